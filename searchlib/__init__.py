@@ -1,0 +1,1 @@
+"""Image similarity search that runs beside an app or a photo library."""

@@ -1,0 +1,254 @@
+"""Catalog: all that is known of a library, asked and told in records."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import and_, func, insert, or_, select, update
+
+from searchlib.catalog.database import Database
+from searchlib.catalog.records import (
+    Counts,
+    Facts,
+    ImageRecord,
+    KnownFile,
+    ModelRecord,
+    Outcome,
+    ReadFile,
+    SkippedFile,
+    Stat,
+)
+from searchlib.catalog.schema import Embedding, File, Folder, Image, Model
+from searchlib.catalog.vectors import (
+    Changes,
+    changes_after,
+    decode_vector,
+    last_seq,
+    read_all,
+)
+from searchlib.catalog.writer import BatchWriter
+from searchlib.errors import ModelMismatchError
+
+_T = TypeVar("_T")
+_IDS_PER_QUERY = 500
+
+
+class Catalog:
+    """The catalog of one library; may be used from many threads.
+
+    Args:
+        folder: the library's folder.
+        create: make an empty library where there is none.
+
+    Raises:
+        LibraryError: as Database.
+    """
+
+    def __init__(self, folder: Path, *, create: bool) -> None:
+        self.database = Database(folder, create=create)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+    def use_model(self, *, identity: str, name: str, dimension: int) -> ModelRecord:
+        """The model in use, which is made this one if there is none yet.
+
+        Raises:
+            ModelMismatchError: the library's vectors were made with another model.
+        """
+        current = self.model()
+        if current is None:
+            with self.database.writing() as connection:
+                connection.execute(
+                    insert(Model).values(
+                        identity=identity,
+                        name=name,
+                        dimension=dimension,
+                        in_use=True,
+                        added_at=time.time(),
+                    )
+                )
+            current = self.model()
+        assert current is not None
+        if current.identity != identity:
+            raise ModelMismatchError(
+                f"{self.database.folder}: this library's vectors were made with the model "
+                f"{current.name} ({current.identity[:12]}), not with {name} ({identity[:12]}); "
+                "vectors of two models cannot be compared. Use another --library for it"
+            )
+        return current
+
+    def model(self) -> ModelRecord | None:
+        """The model in use, None in a library that has no vector yet."""
+        with self.database.reading() as connection:
+            row = connection.execute(
+                select(Model.id, Model.identity, Model.name, Model.dimension).where(Model.in_use)
+            ).first()
+        return None if row is None else ModelRecord(*row)
+
+    def use_folder(self, path: str) -> None:
+        """Remember a folder as added; nothing happens where it is known."""
+        with self.database.writing() as connection:
+            known = connection.execute(select(Folder.id).where(Folder.path == path)).first()
+            if known is None:
+                connection.execute(insert(Folder).values(path=path, added_at=time.time()))
+
+    def known_files(self, root: str) -> dict[str, KnownFile]:
+        """The files at or below an absolute path, by path."""
+        below = root.rstrip(os.sep)
+        # All paths below a folder lie between "folder/" and the next byte after the separator.
+        query = select(
+            File.id, File.path, File.size, File.mtime_ns, File.inode, File.state, File.reason
+        ).where(
+            or_(
+                File.path == root,
+                and_(File.path >= below + os.sep, File.path < below + chr(ord(os.sep) + 1)),
+            )
+        )
+        with self.database.reading() as connection:
+            return {
+                row.path: KnownFile(
+                    row.id, Stat(row.size, row.mtime_ns, row.inode), row.state, row.reason
+                )
+                for row in connection.execute(query)
+            }
+
+    def record(
+        self,
+        model: ModelRecord,
+        files: Sequence[ReadFile | SkippedFile],
+        *,
+        gone: Callable[[str], bool],
+    ) -> list[Outcome | None]:
+        """Write what became of some files, all of it or nothing.
+
+        Args:
+            model: that the new vectors were made with.
+            files: in the order in which they should be written.
+            gone: tells whether a path is certainly not on the disk any more.
+
+        Returns:
+            For each file what it was to the library, None for a skipped one.
+        """
+        with self.database.writing() as connection:
+            writer = BatchWriter(connection, model, files, gone=gone)
+            return [writer.write(file) for file in files]
+
+    def set_state(self, file_ids: Iterable[int], state: str) -> None:
+        """Mark files as "present" again or as "missing"."""
+        now = time.time()
+        with self.database.writing() as connection:
+            for some in _chunks(file_ids):
+                connection.execute(
+                    update(File).where(File.id.in_(some)).values(state=state, checked_at=now)
+                )
+
+    def has_vector(self, digest: bytes, model: ModelRecord) -> bool:
+        """Whether these bytes were embedded with this model."""
+        return self._vector_row(digest, model) is not None
+
+    def vector(self, digest: bytes, model: ModelRecord) -> NDArray[np.float32] | None:
+        """The stored vector of an image, float32 [dimension] of length 1, or None."""
+        row = self._vector_row(digest, model)
+        return None if row is None else decode_vector(row, model, self.database.path)
+
+    def _vector_row(self, digest: bytes, model: ModelRecord) -> bytes | None:
+        query = (
+            select(Embedding.vector)
+            .join(Image, Image.id == Embedding.image_id)
+            .where(Image.digest == digest, Embedding.model_id == model.id)
+        )
+        with self.database.reading() as connection:
+            row: bytes | None = connection.execute(query).scalar()
+        return row
+
+    def images(self, ids: Collection[int]) -> dict[int, ImageRecord]:
+        """The images of these ids that have a file present."""
+        found: dict[int, ImageRecord] = {}
+        with self.database.reading() as connection:
+            for some in _chunks(ids):
+                paths: dict[int, list[str]] = {}
+                places = select(File.image_id, File.path).where(
+                    File.image_id.in_(some), File.state == "present"
+                )
+                for image_id, path in connection.execute(places):
+                    if image_id is not None:
+                        paths.setdefault(image_id, []).append(path)
+                for row in connection.execute(select(Image.__table__).where(Image.id.in_(paths))):
+                    found[row.id] = ImageRecord(
+                        id=row.id,
+                        digest=row.digest.hex(),
+                        facts=Facts(
+                            bytes=row.bytes,
+                            format=row.format,
+                            width=row.width,
+                            height=row.height,
+                            taken_at=row.taken_at,
+                            camera_make=row.camera_make,
+                            camera_model=row.camera_model,
+                            latitude=row.latitude,
+                            longitude=row.longitude,
+                        ),
+                        paths=tuple(sorted(paths[row.id])),
+                    )
+        return found
+
+    def last_seq(self, model: ModelRecord) -> int:
+        """The number of the last change of the vector set, 0 where there was none."""
+        with self.database.reading() as connection:
+            return last_seq(connection, model)
+
+    def all_vectors(self, model: ModelRecord) -> tuple[int, NDArray[np.int64], NDArray[np.float16]]:
+        """The whole vector set as it stood at one moment.
+
+        Returns:
+            The last change that it contains; the image ids, int64 [n], rising; the vectors as
+            they are stored, float16 [n, dimension].
+        """
+        with self.database.reading() as connection:
+            seq = last_seq(connection, model)
+            return seq, *read_all(connection, model, self.database.path)
+
+    def changes(self, model: ModelRecord, *, after: int) -> Changes:
+        """What happened to the vector set after a change number."""
+        with self.database.reading() as connection:
+            return changes_after(connection, model, after, self.database.path)
+
+    def counts(self, model: ModelRecord | None) -> Counts:
+        """What is in the catalog, counted at one moment."""
+        model_id = None if model is None else model.id
+        by_state = select(File.state, func.count()).group_by(File.state)
+        images = select(func.count(func.distinct(File.image_id))).where(File.state == "present")
+        with self.database.reading() as connection:
+            states = dict(connection.execute(by_state).tuples().all())
+            vectors = select(func.count()).where(Embedding.model_id == model_id)
+            return Counts(
+                images=connection.execute(images).scalar_one(),
+                files_present=states.get("present", 0),
+                files_missing=states.get("missing", 0),
+                files_skipped=states.get("skipped", 0),
+                folders=connection.execute(select(func.count(Folder.id))).scalar_one(),
+                vectors=connection.execute(vectors).scalar_one(),
+                seq=0 if model is None else last_seq(connection, model),
+                last_change=connection.execute(select(func.max(File.checked_at))).scalar(),
+            )
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """Path and reason of every skipped file, by path."""
+        query = select(File.path, File.reason).where(File.state == "skipped").order_by(File.path)
+        with self.database.reading() as connection:
+            return [(path, reason or "") for path, reason in connection.execute(query)]
+
+
+def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, _IDS_PER_QUERY)):
+        yield some

@@ -1,0 +1,103 @@
+"""The vector set: how a vector is stored, and the change log that an index replays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Select, func, select
+
+from searchlib.catalog.records import ModelRecord
+from searchlib.catalog.schema import Change, Embedding
+from searchlib.errors import LibraryDamagedError
+
+STORED = np.dtype("<f2")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The net effect of a stretch of the change log.
+
+    Attributes:
+        seq: the last change in it; the one asked from where nothing happened.
+        ids: images whose vector is to be put, int64 [n].
+        vectors: of these, float16 [n, dimension].
+        removed: images that have no vector any more, int64 [m].
+    """
+
+    seq: int
+    ids: NDArray[np.int64]
+    vectors: NDArray[np.float16]
+    removed: NDArray[np.int64]
+
+
+def encode_vector(vector: NDArray[np.float32]) -> bytes:
+    """A unit vector, float32 [dimension], as it is stored."""
+    return vector.astype(STORED).tobytes()
+
+
+def decode_vector(row: bytes, model: ModelRecord, path: Path) -> NDArray[np.float32]:
+    """A stored vector as float32 [dimension], of length 1 again after the rounding.
+
+    Raises:
+        LibraryDamagedError: it has not the length that the model's dimension asks for.
+    """
+    _check_length(row, model, path)
+    vector = np.frombuffer(row, STORED).astype(np.float32)
+    unit: NDArray[np.float32] = vector / np.linalg.norm(vector)
+    return unit
+
+
+def _check_length(row: bytes, model: ModelRecord, path: Path) -> None:
+    if len(row) != model.dimension * STORED.itemsize:
+        raise LibraryDamagedError(
+            f"{path}: a stored vector has {len(row)} bytes where {model.name} has "
+            f"{model.dimension * STORED.itemsize}; put a backup of this file in its place"
+        )
+
+
+def last_seq(connection: Connection, model: ModelRecord) -> int:
+    """The number of the last change of a model's vectors, 0 where there was none."""
+    query = select(func.max(Change.seq)).where(Change.model_id == model.id)
+    return connection.execute(query).scalar() or 0
+
+
+def read_all(
+    connection: Connection, model: ModelRecord, path: Path
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """All image ids of a model, int64 [n] rising, and their vectors, float16 [n, dimension]."""
+    return _read(connection, model, path, _vectors_of(model))
+
+
+def changes_after(connection: Connection, model: ModelRecord, after: int, path: Path) -> Changes:
+    """The net effect of all changes after one."""
+    named = select(Change.image_id).where(Change.model_id == model.id, Change.seq > after)
+    seq = last_seq(connection, model)
+    ids, vectors = _read(
+        connection, model, path, _vectors_of(model).where(Embedding.image_id.in_(named))
+    )
+    all_named = np.array(connection.execute(named.distinct()).scalars().all(), np.int64)
+    return Changes(max(seq, after), ids, vectors, np.setdiff1d(all_named, ids))
+
+
+def _vectors_of(model: ModelRecord) -> Select[int, bytes]:
+    return (
+        select(Embedding.image_id, Embedding.vector)
+        .where(Embedding.model_id == model.id)
+        .order_by(Embedding.image_id)
+    )
+
+
+def _read(
+    connection: Connection, model: ModelRecord, path: Path, query: Select[int, bytes]
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    ids: list[int] = []
+    body = bytearray()
+    for image_id, row in connection.execute(query.execution_options(yield_per=4096)):
+        _check_length(row, model, path)
+        ids.append(image_id)
+        body += row
+    vectors = np.frombuffer(body, STORED).reshape(len(ids), model.dimension)
+    return np.array(ids, np.int64), vectors.astype(np.float16, copy=False)

@@ -1,0 +1,167 @@
+"""Writing what became of files: content once, places as they are, the change log with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from searchlib.catalog.records import ModelRecord, NewContent, Outcome, ReadFile, SkippedFile
+from searchlib.catalog.schema import Change, Embedding, File, Folder, Image
+from searchlib.catalog.vectors import encode_vector
+from searchlib.errors import LibraryError
+
+
+@dataclass(slots=True)
+class _Place:
+    id: int
+    path: str
+    image_id: int | None
+    state: str
+
+
+class BatchWriter:
+    """Writes a batch of files inside one transaction.
+
+    What the batch touches is read once at the start, in a query for each table, and kept up to
+    date while the files are written one after the other.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        model: ModelRecord,
+        files: Sequence[ReadFile | SkippedFile],
+        *,
+        gone: Callable[[str], bool],
+    ) -> None:
+        self._connection = connection
+        self._model = model
+        self._gone = gone
+        self._now = time.time()
+        digests = {file.digest for file in files if isinstance(file, ReadFile)}
+        by_digest = select(Image.digest, Image.id).where(Image.digest.in_(digests))
+        self._images: dict[bytes, int] = dict(connection.execute(by_digest).tuples().all())
+        self._embedded: set[int] = set(
+            connection.execute(
+                select(Embedding.image_id).where(
+                    Embedding.model_id == model.id,
+                    Embedding.image_id.in_(self._images.values()),
+                )
+            ).scalars()
+        )
+        self._folders: dict[str, int] = dict(
+            connection.execute(select(Folder.path, Folder.id)).tuples().all()
+        )
+        self._by_path: dict[str, _Place] = {}
+        self._by_image: dict[int, list[_Place]] = {}
+        columns = select(File.id, File.path, File.image_id, File.state)
+        paths = {file.path for file in files}
+        for query in (
+            columns.where(File.path.in_(paths)),
+            columns.where(File.image_id.in_(self._images.values()), File.path.not_in(paths)),
+        ):
+            for row in connection.execute(query):
+                place = _Place(*row)
+                self._by_path[place.path] = place
+                if place.image_id is not None:
+                    self._by_image.setdefault(place.image_id, []).append(place)
+
+    def write(self, file: ReadFile | SkippedFile) -> Outcome | None:
+        """Write one file and say what it was to the library; None for a skipped one."""
+        if isinstance(file, SkippedFile):
+            self._write_skipped(file)
+            return None
+        known = file.digest in self._images
+        image_id = self._image(file)
+        place = self._by_path.get(file.path)
+        if place is None:
+            place = self._moved_from(image_id)
+            outcome: Outcome = "moved" if place else "copy" if known else "added"
+        elif place.image_id is None:
+            outcome = "copy" if known else "added"
+        else:
+            outcome = "unchanged" if place.image_id == image_id else "changed"
+        self._put_place(place, file, image_id=image_id, state="present", reason=None)
+        return outcome
+
+    def _write_skipped(self, file: SkippedFile) -> None:
+        place = self._by_path.get(file.path)
+        image_id = None if place is None else place.image_id
+        self._put_place(place, file, image_id=image_id, state="skipped", reason=file.reason)
+
+    def _image(self, file: ReadFile) -> int:
+        image_id = self._images.get(file.digest)
+        if image_id is None:
+            content = self._content(file)
+            inserted = insert(Image).values(
+                digest=file.digest, added_at=self._now, **asdict(content.facts)
+            )
+            image_id = self._connection.execute(inserted.returning(Image.id)).scalar_one()
+            self._images[file.digest] = image_id
+        if image_id not in self._embedded:
+            content = self._content(file)
+            self._connection.execute(
+                insert(Embedding).values(
+                    image_id=image_id,
+                    model_id=self._model.id,
+                    vector=encode_vector(content.vector),
+                )
+            )
+            self._connection.execute(
+                insert(Change).values(model_id=self._model.id, image_id=image_id)
+            )
+            self._embedded.add(image_id)
+        return image_id
+
+    def _content(self, file: ReadFile) -> NewContent:
+        if file.content is None:
+            raise LibraryError(
+                f"{file.path}: another process took its vector out of the library meanwhile; "
+                "run the command again"
+            )
+        return file.content
+
+    def _moved_from(self, image_id: int) -> _Place | None:
+        """A place of the same content that is certainly empty now."""
+        for place in self._by_image.get(image_id, []):
+            if self._gone(place.path):
+                return place
+        return None
+
+    def _put_place(
+        self,
+        place: _Place | None,
+        file: ReadFile | SkippedFile,
+        *,
+        image_id: int | None,
+        state: str,
+        reason: str | None,
+    ) -> None:
+        values = {
+            "folder_id": None if file.folder is None else self._folders.get(file.folder),
+            "image_id": image_id,
+            "path": file.path,
+            "size": file.stat.size,
+            "mtime_ns": file.stat.mtime_ns,
+            "inode": file.stat.inode,
+            "state": state,
+            "reason": reason,
+            "checked_at": self._now,
+        }
+        if place is None:
+            inserted = insert(File).values(**values).returning(File.id)
+            place = _Place(
+                self._connection.execute(inserted).scalar_one(), file.path, image_id, state
+            )
+        else:
+            self._connection.execute(update(File).where(File.id == place.id).values(**values))
+            self._by_path.pop(place.path, None)
+            if place.image_id is not None and place in self._by_image.get(place.image_id, []):
+                self._by_image[place.image_id].remove(place)
+            place.path, place.image_id, place.state = file.path, image_id, state
+        self._by_path[file.path] = place
+        if image_id is not None:
+            self._by_image.setdefault(image_id, []).append(place)
