@@ -206,6 +206,12 @@ class Catalog:
         with self.database.reading() as connection:
             return last_seq(connection, model)
 
+    def vector_count(self, model: ModelRecord) -> int:
+        """How many vectors of a model there are."""
+        query = select(func.count()).where(Embedding.model_id == model.id)
+        with self.database.reading() as connection:
+            return connection.execute(query).scalar_one()
+
     def all_vectors(self, model: ModelRecord) -> tuple[int, NDArray[np.int64], NDArray[np.float16]]:
         """The whole vector set as it stood at one moment.
 

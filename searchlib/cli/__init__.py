@@ -1,0 +1,29 @@
+"""The `searchlib` command: parses, calls Library, prints.
+
+Exit codes: 0 done, 1 nothing found, 2 the command cannot be carried out, 3 done but for some files
+that were skipped, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import click
+
+from searchlib.cli.add import add
+from searchlib.cli.export import export
+from searchlib.cli.search import search
+from searchlib.cli.shared import Commands
+from searchlib.cli.status import status
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="searchlib", prog_name="searchlib")
+def main() -> None:
+    """Find images by what they look like.
+
+    A library remembers the images of the folders that were added to it. It lies in the folder
+    given with --library, else in $SEARCHLIB_LIBRARY, else in your data folder.
+    """
+
+
+for command in (add, search, status, export):
+    main.add_command(command)

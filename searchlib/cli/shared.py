@@ -1,0 +1,101 @@
+"""What the commands share: options, how errors and warnings are said, how values are written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from searchlib.errors import SearchlibError
+
+if TYPE_CHECKING:
+    from searchlib.library import Library
+
+OK, NOTHING_FOUND, FAILED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 130
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Commands(click.Group):
+    """A group that says errors in a line and has an exit code for each way to end."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SearchlibError as error:
+            say(f"searchlib: {_valid(str(error))}")
+            ctx.exit(FAILED)
+        except KeyboardInterrupt:
+            say("searchlib: interrupted")
+            ctx.exit(INTERRUPTED)
+
+
+def library_options(command: _Command) -> _Command:
+    """The options that every command on a library has."""
+    command = click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_up_logging,
+        is_eager=True, help="Say more on stderr.",
+    )(command)  # fmt: skip
+    return click.option(
+        "--library",
+        "folder",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="The library's folder. [env: SEARCHLIB_LIBRARY]",
+    )(command)
+
+
+def json_option(command: _Command) -> _Command:
+    """The option for output that programs read."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def open_library(folder: Path | None, *, create: bool = False) -> Library:
+    """The library of the command."""
+    # Costs most of a second command's start-up, which `searchlib --help` should not pay.
+    import searchlib
+
+    return searchlib.open_library(folder, create=create)
+
+
+def say(line: str) -> None:
+    """A line for a person, on stderr."""
+    click.echo(line, err=True)
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout; bytes of a path that are no text come as lone surrogates, escaped."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def size_in_words(count: int) -> str:
+    """A number of bytes for a person."""
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def _valid(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"searchlib: {record.levelname.lower()}: {_valid(record.getMessage())}"
+
+
+def _set_up_logging(_ctx: click.Context, _option: click.Parameter, verbose: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    logger = logging.getLogger("searchlib")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)

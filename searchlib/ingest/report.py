@@ -1,0 +1,73 @@
+"""What an ingest says while it runs and when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or folder that was passed over.
+
+    Attributes:
+        path: as found; it need not be valid text.
+        reason: in words, without the path.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an ingest has come.
+
+    Attributes:
+        stage: "listing" while the folders are read, then "embedding".
+        done: files found so far, or files dealt with.
+        total: files to deal with; None while listing.
+        skipped: how many of these were passed over.
+    """
+
+    stage: Literal["listing", "embedding"]
+    done: int
+    total: int | None
+    skipped: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the files.
+
+    Attributes:
+        added: images that the library did not have.
+        copies: files with the bytes of an image that the library has, at another place.
+        moved: files that lay elsewhere before.
+        changed: known files with new content.
+        unchanged: known files that were not touched, or only touched.
+        missing: known files that are gone; their vectors are kept.
+        skipped: with reasons, in the order in which they were met.
+        seconds: from the first folder to the last commit.
+    """
+
+    added: int = 0
+    copies: int = 0
+    moved: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    missing: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def found(self) -> int:
+        """How many files were looked at."""
+        return (
+            self.added
+            + self.copies
+            + self.moved
+            + self.changed
+            + self.unchanged
+            + len(self.skipped)
+        )

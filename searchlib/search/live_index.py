@@ -1,0 +1,142 @@
+"""The index of a library, kept in step with its catalog.
+
+The catalog is the truth and the index a cache of it: opened from its checkpoint, brought up to
+date from the change log, and built anew from the stored vectors wherever the checkpoint cannot be
+used. None of this runs the encoder, and none of it fails because of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.catalog import Catalog, ModelRecord
+from searchlib.errors import CheckpointError
+from searchlib.index import (
+    FlatIndex,
+    Neighbours,
+    Recipe,
+    load_recipe,
+    read_checkpoint,
+    remove_stale_temporaries,
+    write_checkpoint,
+)
+
+logger = logging.getLogger(__name__)
+
+# Replaying a change costs about as much as reading its vector from the database; this many take
+# a few hundredths of a second, and a new checkpoint of a large library takes longer.
+REPLAY_AT_MOST = 2000
+
+
+class LiveIndex:
+    """The index of one library and model; may be used from many threads.
+
+    Args:
+        catalog: the truth.
+        model: whose vectors are indexed.
+        folder: where the checkpoint lies.
+    """
+
+    def __init__(self, catalog: Catalog, model: ModelRecord, folder: Path) -> None:
+        self.recipe: Recipe = load_recipe("exact")
+        self.path = folder / f"index-{model.identity[:16]}.ckpt"
+        self._catalog = catalog
+        self._model = model
+        self._lock = threading.Lock()
+        self._index: FlatIndex | None = None
+        self._seq = 0
+        self._saved_seq = 0
+        self._replayed = 0
+
+    def __len__(self) -> int:
+        return len(self._current())
+
+    def search(self, queries: NDArray[np.float32], k: int) -> Neighbours:
+        """The nearest images as of now: see VectorIndex.search."""
+        return self._current().search(queries, k)
+
+    def refresh(self) -> None:
+        """Apply what was committed since, and write a checkpoint where that was much."""
+        self._current()
+
+    def save(self) -> None:
+        """Write a checkpoint if there is anything new to write."""
+        index = self._current()
+        with self._lock:
+            if self._saved_seq != self._seq:
+                self._write(index)
+
+    def _current(self) -> FlatIndex:
+        with self._lock:
+            index = self._index
+            if index is None:
+                index = self._open()
+            elif self._catalog.last_seq(self._model) != self._seq:
+                self._replay(index)
+            self._index = index
+            if self._replayed > REPLAY_AT_MOST:
+                self._write(index)
+            return index
+
+    def _open(self) -> FlatIndex:
+        try:
+            index, self._seq = read_checkpoint(
+                self.path,
+                identity=self._model.identity,
+                recipe=self.recipe,
+                dimension=self._model.dimension,
+            )
+        except CheckpointError as error:
+            level = logging.WARNING if self.path.exists() else logging.DEBUG
+            logger.log(level, "%s; building the index from the catalog", error)
+            return self._rebuild()
+        self._saved_seq = self._seq
+        last = self._catalog.last_seq(self._model)
+        if self._seq < last:
+            self._replay(index)
+        # The numbers of a database that was put back from a backup start again at an older one.
+        if self._seq > last or len(index) != self._catalog.vector_count(self._model):
+            logger.warning("%s is not of this catalog; building the index anew", self.path)
+            return self._rebuild()
+        return index
+
+    def _rebuild(self) -> FlatIndex:
+        seq, ids, vectors = self._catalog.all_vectors(self._model)
+        index = FlatIndex(self._model.dimension)
+        if len(ids):
+            index.upsert(ids, vectors)
+        self._seq, self._saved_seq, self._replayed = seq, 0, len(ids)
+        return index
+
+    def _replay(self, index: FlatIndex) -> None:
+        changes = self._catalog.changes(self._model, after=self._seq)
+        if len(changes.removed):
+            index.remove(changes.removed)
+        if len(changes.ids):
+            index.upsert(changes.ids, changes.vectors)
+        self._seq = changes.seq
+        self._replayed += len(changes.ids) + len(changes.removed)
+
+    def _write(self, index: FlatIndex) -> None:
+        self._replayed = 0
+        if not self._catalog.database.writable:
+            return
+        try:
+            remove_stale_temporaries(self.path.parent)
+            write_checkpoint(
+                self.path,
+                index,
+                identity=self._model.identity,
+                recipe=self.recipe,
+                seq=self._seq,
+            )
+        except OSError as error:
+            # Only a cache: the next opening takes a little longer.
+            logger.warning("%s cannot be written: %s", self.path, error.strerror)
+        else:
+            self._saved_seq = self._seq

@@ -1,0 +1,82 @@
+"""A question to matches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from searchlib.catalog import Catalog, ImageRecord, ModelRecord
+from searchlib.encoder import ImageEncoder
+from searchlib.errors import InputError
+from searchlib.images import DEFAULT_MAX_PIXELS, Source, digest, load
+from searchlib.search.live_index import LiveIndex
+
+# Fetched beyond k, so that a few missing images do not cost a second search.
+_SPARE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An image that is like the query.
+
+    Attributes:
+        path: where it lies; the first of `image.paths`.
+        score: the cosine of its vector and the query's, -1 to 1; 1 is the same picture.
+        image: what is known of it.
+    """
+
+    path: str
+    score: float
+    image: ImageRecord
+
+
+def query_vector(
+    source: Source,
+    catalog: Catalog,
+    encoder: ImageEncoder,
+    model: ModelRecord,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> NDArray[np.float32]:
+    """The vector of a query image: the stored one where these bytes are in the library.
+
+    Returns:
+        float32 [dimension], of length 1.
+
+    Raises:
+        ImageError, EncoderError: the image cannot be decoded or embedded.
+    """
+    known = digest(source)
+    stored = None if known is None else catalog.vector(known, model)
+    if stored is not None:
+        return stored
+    image = load(source, min_side=encoder.min_side, max_pixels=max_pixels)
+    return encoder.embed(image.pixels)
+
+
+def nearest(vector: NDArray[np.float32], catalog: Catalog, index: LiveIndex, k: int) -> list[Match]:
+    """The `k` images nearest to a vector, best first; of equal ones the older first.
+
+    Images of which every copy is missing are left out.
+
+    Raises:
+        InputError: `k` is below 1.
+    """
+    if k < 1:
+        raise InputError(f"k is {k}; ask for at least 1 image")
+    fetch = k + _SPARE
+    while True:
+        found = index.search(vector[None], fetch)
+        ids = found.ids[0].tolist()
+        images = catalog.images(ids)
+        if len(images) >= k or len(ids) < fetch:
+            break
+        fetch *= 4
+    matches = [
+        Match(images[id].paths[0], min(1.0, float(score)), images[id])
+        for id, score in zip(ids, found.scores[0], strict=True)
+        if id in images
+    ]
+    return matches[:k]
