@@ -234,7 +234,7 @@ class Catalog:
         by_state = select(File.state, func.count()).group_by(File.state)
         images = select(func.count(func.distinct(File.image_id))).where(File.state == "present")
         with self.database.reading() as connection:
-            states = dict(connection.execute(by_state).tuples().all())
+            states = dict(connection.execute(by_state).all())
             vectors = select(func.count()).where(Embedding.model_id == model_id)
             return Counts(
                 images=connection.execute(images).scalar_one(),

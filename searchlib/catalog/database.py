@@ -29,7 +29,6 @@ from searchlib.errors import (
     LibraryError,
     LibraryNotFoundError,
     LibraryReadOnlyError,
-    LibraryTooNewError,
 )
 
 logger = logging.getLogger(__name__)
@@ -175,24 +174,21 @@ class Database:
         if not self.writable:
             raise self._read_only()
         # Costs 0.3 s to import, which a query on an up-to-date library should not pay.
-        from searchlib.catalog.migrate import upgrade
+        from searchlib.catalog.migrate import require_known, upgrade
 
         if revision is not None:
+            require_known(revision, self.path)
             self._backup(revision)
         with self.writing() as connection:
             # Another process may have done it since.
-            revision = _revision(connection)
-            if revision != REVISION:
-                upgrade(connection, self.path, revision)
+            if _revision(connection) != REVISION:
+                upgrade(connection)
 
     def _backup(self, revision: str) -> None:
         target = self.path.with_name(f"{NAME}.before-{REVISION}")
         logger.info("keeping a copy of the catalog at revision %s in %s", revision, target)
-        with (
-            closing(sqlite3.connect(self.path)) as source,
-            closing(sqlite3.connect(target)) as copy,
-        ):
-            source.backup(copy)
+        with closing(sqlite3.connect(self.path)) as old, closing(sqlite3.connect(target)) as copy:
+            old.backup(copy)
 
 
 def _begin(connection: Connection) -> None:
@@ -207,11 +203,3 @@ def _revision(connection: Connection) -> str | None:
     if found is None:
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-
-
-def too_new(path: Path, revision: str) -> LibraryTooNewError:
-    """The error for a database whose revision this version does not know."""
-    return LibraryTooNewError(
-        f"{path}: a newer searchlib wrote this library (revision {revision}, this one knows up to "
-        f"{REVISION}); upgrade searchlib"
-    )

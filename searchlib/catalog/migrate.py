@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from searchlib.catalog.database import too_new
+from searchlib.errors import LibraryTooNewError
 
 
 def script_folder() -> Path:
@@ -28,20 +28,22 @@ def config() -> Config:
     return result
 
 
-def upgrade(connection: Connection, path: Path, revision: str | None) -> None:
-    """Bring a database to the newest revision inside the connection's transaction.
-
-    Args:
-        connection: inside a writing transaction.
-        path: of the database, for messages.
-        revision: that it is at, None for an empty one.
+def require_known(revision: str, path: Path) -> None:
+    """Refuse a database that this version cannot upgrade.
 
     Raises:
         LibraryTooNewError: the revision is not among the shipped ones.
     """
+    scripts = ScriptDirectory.from_config(config())
+    if revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise LibraryTooNewError(
+            f"{path}: a newer searchlib wrote this library (revision {revision}, this one knows "
+            f"up to {scripts.get_current_head()}); upgrade searchlib"
+        )
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring a database to the newest revision, inside the connection's writing transaction."""
     settings = config()
-    known = {script.revision for script in ScriptDirectory.from_config(settings).walk_revisions()}
-    if revision is not None and revision not in known:
-        raise too_new(path, revision)
     settings.attributes["connection"] = connection
     command.upgrade(settings, "head")

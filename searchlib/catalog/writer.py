@@ -43,7 +43,7 @@ class BatchWriter:
         self._now = time.time()
         digests = {file.digest for file in files if isinstance(file, ReadFile)}
         by_digest = select(Image.digest, Image.id).where(Image.digest.in_(digests))
-        self._images: dict[bytes, int] = dict(connection.execute(by_digest).tuples().all())
+        self._images: dict[bytes, int] = dict(connection.execute(by_digest).all())
         self._embedded: set[int] = set(
             connection.execute(
                 select(Embedding.image_id).where(
@@ -53,7 +53,7 @@ class BatchWriter:
             ).scalars()
         )
         self._folders: dict[str, int] = dict(
-            connection.execute(select(Folder.path, Folder.id)).tuples().all()
+            connection.execute(select(Folder.path, Folder.id)).all()
         )
         self._by_path: dict[str, _Place] = {}
         self._by_image: dict[int, list[_Place]] = {}

@@ -41,6 +41,7 @@ def _source_box(size: tuple[int, int], spec: Preprocessing) -> tuple[float, floa
     if spec.resize == "squash":
         return 0, 0, width, height
     scale = min(width / spec.width, height / spec.height)
-    left = (width - scale * spec.width) / 2
-    top = (height - scale * spec.height) / 2
+    # Clamped, because rounding can put an edge just outside the picture.
+    left = max(0.0, (width - scale * spec.width) / 2)
+    top = max(0.0, (height - scale * spec.height) / 2)
     return left, top, width - left, height - top
