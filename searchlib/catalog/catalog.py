@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
 from searchlib.catalog.database import Database
 from searchlib.catalog.records import (
@@ -67,16 +67,19 @@ class Catalog:
         current = self.model()
         if current is None:
             with self.database.writing() as connection:
-                connection.execute(
-                    insert(Model).values(
-                        identity=identity,
-                        name=name,
-                        dimension=dimension,
-                        in_use=True,
-                        added_at=time.time(),
+                # Another process may have done it since.
+                current = _model_in_use(connection)
+                if current is None:
+                    connection.execute(
+                        insert(Model).values(
+                            identity=identity,
+                            name=name,
+                            dimension=dimension,
+                            in_use=True,
+                            added_at=time.time(),
+                        )
                     )
-                )
-            current = self.model()
+                    current = _model_in_use(connection)
         assert current is not None
         if current.identity != identity:
             raise ModelMismatchError(
@@ -89,10 +92,7 @@ class Catalog:
     def model(self) -> ModelRecord | None:
         """The model in use, None in a library that has no vector yet."""
         with self.database.reading() as connection:
-            row = connection.execute(
-                select(Model.id, Model.identity, Model.name, Model.dimension).where(Model.in_use)
-            ).first()
-        return None if row is None else ModelRecord(*row)
+            return _model_in_use(connection)
 
     def use_folder(self, path: str) -> None:
         """Remember a folder as added; nothing happens where it is known."""
@@ -142,14 +142,25 @@ class Catalog:
             writer = BatchWriter(connection, model, files, gone=gone)
             return [writer.write(file) for file in files]
 
-    def set_state(self, file_ids: Iterable[int], state: str) -> None:
-        """Mark files as "present" again or as "missing"."""
+    def mark_present(self, file_ids: Iterable[int]) -> None:
+        """Mark files as being where they were again."""
         now = time.time()
         with self.database.writing() as connection:
             for some in _chunks(file_ids):
                 connection.execute(
-                    update(File).where(File.id.in_(some)).values(state=state, checked_at=now)
+                    update(File).where(File.id.in_(some)).values(state="present", checked_at=now)
                 )
+
+    def mark_missing(self, paths: Iterable[str]) -> int:
+        """Mark the files at some paths as missing, and say how many were known there."""
+        now = time.time()
+        count = 0
+        with self.database.writing() as connection:
+            for some in _chunks(paths):
+                count += connection.execute(
+                    update(File).where(File.path.in_(some)).values(state="missing", checked_at=now)
+                ).rowcount
+        return count
 
     def has_vector(self, digest: bytes, model: ModelRecord) -> bool:
         """Whether these bytes were embedded with this model."""
@@ -252,6 +263,13 @@ class Catalog:
         query = select(File.path, File.reason).where(File.state == "skipped").order_by(File.path)
         with self.database.reading() as connection:
             return [(path, reason or "") for path, reason in connection.execute(query)]
+
+
+def _model_in_use(connection: Connection) -> ModelRecord | None:
+    row = connection.execute(
+        select(Model.id, Model.identity, Model.name, Model.dimension).where(Model.in_use)
+    ).first()
+    return None if row is None else ModelRecord(*row)
 
 
 def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:

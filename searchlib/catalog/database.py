@@ -54,14 +54,18 @@ class Database:
     def __init__(self, folder: Path, *, create: bool) -> None:
         self.folder = folder
         self.path = folder / NAME
-        if not self.path.exists():
-            if not create:
+        with self.translated():
+            exists = self.path.exists()
+            if not exists and not create:
                 raise LibraryNotFoundError(
                     f"{folder}: there is no library here; make one with `searchlib add FOLDER`"
                 )
-            with self.translated():
-                folder.mkdir(parents=True, exist_ok=True)
-        self.writable = os.access(self.path if self.path.exists() else folder, os.W_OK) and (
+            if folder.exists() and not folder.is_dir():
+                raise LibraryError(
+                    f"{folder}: this is a file; name a folder for the library with --library"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+        self.writable = os.access(self.path if exists else folder, os.W_OK) and (
             os.access(folder, os.W_OK)
         )
         self._engine = self._create_engine()

@@ -89,7 +89,7 @@ def _summary(report: Report) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Progress], None]]:
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         with _bar() as tell:
             yield tell
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +27,21 @@ class Commands(click.Group):
     """A group that says errors in a line and has an exit code for each way to end."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            # No name is a reason to stop, whatever the terminal can show.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except SearchlibError as error:
-            say(f"searchlib: {_valid(str(error))}")
+            say(f"searchlib: {_one_line(str(error))}")
+            ctx.exit(FAILED)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = "the output" if error.filename is None else _one_line(str(error.filename))
+            say(f"searchlib: {where}: {error.strerror or error}")
+            # Python would try, and complain, again at its end: the buffer still holds the rest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             ctx.exit(FAILED)
         except KeyboardInterrupt:
             say("searchlib: interrupted")
@@ -83,13 +96,15 @@ def size_in_words(count: int) -> str:
     return f"{size:.1f} TB"
 
 
-def _valid(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+def _one_line(text: str) -> str:
+    from searchlib.images import printable
+
+    return printable(text)
 
 
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"searchlib: {record.levelname.lower()}: {_valid(record.getMessage())}"
+        return f"searchlib: {record.levelname.lower()}: {_one_line(record.getMessage())}"
 
 
 def _set_up_logging(_ctx: click.Context, _option: click.Parameter, verbose: bool) -> None:

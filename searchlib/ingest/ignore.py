@@ -62,7 +62,7 @@ class Ignore:
             return True
         if not self.rules:
             return False
-        path = entry.path + "/" if entry.is_dir() else entry.path
+        path = entry.path + "/" if entry.is_dir(follow_symlinks=False) else entry.path
         # The file nearest to the entry that says anything about it decides.
         for folder, spec in reversed(self.rules):
             verdict = spec.check_file(path[len(folder) :]).include

@@ -78,7 +78,7 @@ def ingest(
     )
     for folder in plan.folders:
         catalog.use_folder(folder)
-    catalog.set_state(plan.returned, "present")
+    catalog.mark_present(plan.returned)
     report = Report(unchanged=plan.unchanged, skipped=plan.skipped)
     worker = _Worker(catalog, encoder, model, max_pixels)
     committer = _Committer(catalog, model, report)
@@ -91,8 +91,8 @@ def ingest(
                     tell(Progress("embedding", done, len(plan.read), len(report.skipped)))
         finally:
             committer.commit()
-    catalog.set_state(plan.missing, "missing")
-    report.missing = len(plan.missing)
+    # By path and only now: a file that was moved has its new path by this time.
+    report.missing = catalog.mark_missing(plan.missing)
     report.seconds = time.monotonic() - started
     return report
 

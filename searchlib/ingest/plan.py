@@ -23,7 +23,7 @@ class Plan:
         folders: that were named themselves.
         unchanged: how many files need nothing.
         returned: ids of untouched files that were taken for missing.
-        missing: ids of files that are gone.
+        missing: paths of known files that are gone.
         skipped: what cannot be used.
     """
 
@@ -31,7 +31,7 @@ class Plan:
     folders: list[str] = field(default_factory=list)
     unchanged: int = 0
     returned: list[int] = field(default_factory=list)
-    missing: list[int] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -59,12 +59,13 @@ def make_plan(
         root = os.path.abspath(given)  # noqa: PTH100 - resolving links would rename the files
         known = catalog.known_files(root)
         found_here = 0
-        if Path(root).is_dir():
+        if os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
             plan.folders.append(root)
             listing = walk(root)
         else:
             listing = iter([_single(root)])
         for item in listing:
+            found_here += isinstance(item, Found)
             if item.path in seen:
                 continue
             seen.add(item.path)
@@ -73,7 +74,6 @@ def make_plan(
             if isinstance(item, Skipped):
                 plan.skipped.append(item)
             else:
-                found_here += 1
                 _compare(plan, item, known.get(item.path), retry=retry)
         _look_for_missing(plan, root, known, seen, found_here)
     on_found(len(seen))
@@ -107,7 +107,7 @@ def _look_for_missing(
     plan: Plan, root: str, known: dict[str, KnownFile], seen: set[str], found_here: int
 ) -> None:
     absent = [
-        (path, file)
+        path
         for path, file in known.items()
         if file.state != "missing" and path not in seen and gone(path)
     ]
@@ -121,4 +121,4 @@ def _look_for_missing(
             )
         )
         return
-    plan.missing.extend(file.id for _, file in absent)
+    plan.missing.update(absent)

@@ -66,9 +66,10 @@ def walk(root: str) -> Iterator[Found | Skipped]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 below.append((entry.path, ignore))
-            elif is_image_name(entry.name) and not entry.is_dir():
+            elif is_image_name(entry.name):
                 try:
-                    yield Found(entry.path, stat_of(entry.stat()), root)
+                    if not entry.is_dir():
+                        yield Found(entry.path, stat_of(entry.stat()), root)
                 except OSError as error:
                     yield Skipped(entry.path, _words(entry, error))
         stack.extend(reversed(below))

@@ -114,10 +114,10 @@ def test_a_picture_that_broke_keeps_its_vector(catalog: Catalog, model: ModelRec
 def test_missing_files_leave_the_images_and_come_back(catalog: Catalog, model: ModelRecord) -> None:
     catalog.record(model, [picture("/a.jpg", 1)], gone=never)
     file_id = catalog.known_files("/a.jpg")["/a.jpg"].id
-    catalog.set_state([file_id], "missing")
+    assert catalog.mark_missing(["/a.jpg", "/never-seen.jpg"]) == 1
     assert catalog.images([1]) == {}
     assert catalog.counts(model).files_missing == 1
-    catalog.set_state([file_id], "present")
+    catalog.mark_present([file_id])
     assert list(catalog.images([1])) == [1]
 
 

@@ -1,0 +1,168 @@
+"""The index follows the catalog, whatever happens to its checkpoint."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, Stat
+from searchlib.index import NumpyIndex
+from searchlib.search import LiveIndex, live_index, nearest
+
+DIMENSION = 16
+FACTS = Facts(bytes=10, format="JPEG", width=4, height=3)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    catalog = Catalog(tmp_path, create=True)
+    yield catalog
+    catalog.close()
+
+
+@pytest.fixture
+def model(catalog: Catalog) -> ModelRecord:
+    return catalog.use_model(identity="c" * 64, name="test", dimension=DIMENSION)
+
+
+def vector(number: int) -> np.ndarray:
+    values = np.random.default_rng(number).normal(size=DIMENSION)
+    return (values / np.linalg.norm(values)).astype(np.float32)
+
+
+def put(catalog: Catalog, model: ModelRecord, *numbers: int) -> None:
+    files = [
+        ReadFile(
+            f"/{n:06}.jpg",
+            Stat(1, n, n),
+            n.to_bytes(32, "big"),
+            None,
+            NewContent(FACTS, vector(n)),
+        )
+        for n in numbers
+    ]
+    catalog.record(model, files, gone=lambda _: False)
+
+
+def assert_in_step(index: LiveIndex, catalog: Catalog, model: ModelRecord) -> None:
+    """The index answers as brute force over the stored vectors does."""
+    _, ids, vectors = catalog.all_vectors(model)
+    oracle = NumpyIndex(DIMENSION)
+    oracle.upsert(ids, vectors)
+    queries = np.stack([vector(n) for n in range(1000, 1010)])
+    expected, found = oracle.search(queries, 10), index.search(queries, 10)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+def test_an_empty_library_has_no_neighbours(catalog: Catalog, model: ModelRecord) -> None:
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    assert nearest(vector(1), catalog, index, 5) == []
+
+
+def test_new_vectors_are_found_at_once(catalog: Catalog, model: ModelRecord) -> None:
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    for start in (0, 20, 40):
+        put(catalog, model, *range(start, start + 20))
+        assert_in_step(index, catalog, model)
+        assert len(index) == start + 20
+
+
+def test_a_checkpoint_and_the_log_after_it_make_the_whole(
+    catalog: Catalog, model: ModelRecord
+) -> None:
+    folder = catalog.database.folder
+    put(catalog, model, *range(30))
+    LiveIndex(catalog, model, folder).save()
+    put(catalog, model, *range(30, 40))
+    with catalog.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM embedding WHERE image_id = 5")
+        connection.exec_driver_sql(
+            f"INSERT INTO change (model_id, image_id) VALUES ({model.id}, 5)"
+        )
+    index = LiveIndex(catalog, model, folder)
+    assert_in_step(index, catalog, model)
+    assert len(index) == 39
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "torn", "flipped", "longer"])
+def test_a_damaged_checkpoint_is_built_anew(
+    catalog: Catalog, model: ModelRecord, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = catalog.database.folder
+    put(catalog, model, *range(30))
+    first = LiveIndex(catalog, model, folder)
+    first.save()
+    data = bytearray(first.path.read_bytes())
+    if damage == "gone":
+        first.path.unlink()
+    elif damage == "empty":
+        first.path.write_bytes(b"")
+    elif damage == "torn":
+        first.path.write_bytes(data[: len(data) // 2])
+    elif damage == "longer":
+        first.path.write_bytes(data + b"\0")
+    else:
+        data[-10] ^= 4
+        first.path.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        index = LiveIndex(catalog, model, folder)
+        assert_in_step(index, catalog, model)
+    assert bool(caplog.records) == (damage != "gone")
+    index.save()
+    caplog.clear()
+    assert_in_step(LiveIndex(catalog, model, folder), catalog, model)
+    assert caplog.records == []
+
+
+def test_a_checkpoint_newer_than_a_catalog_from_a_backup_is_not_used(
+    catalog: Catalog, model: ModelRecord, tmp_path: Path
+) -> None:
+    folder = catalog.database.folder
+    put(catalog, model, *range(30))
+    LiveIndex(catalog, model, folder).save()
+    other = Catalog(tmp_path / "older", create=True)
+    same = other.use_model(identity=model.identity, name="test", dimension=DIMENSION)
+    put(other, same, *range(100, 110))
+    index = LiveIndex(other, same, folder)
+    assert_in_step(index, other, same)
+    other.close()
+
+
+def test_many_changes_write_a_checkpoint_without_being_asked(
+    catalog: Catalog, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_index, "REPLAY_AT_MOST", 10)
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    put(catalog, model, *range(5))
+    index.refresh()
+    assert not index.path.exists()
+    put(catalog, model, *range(5, 20))
+    index.refresh()
+    assert index.path.exists()
+
+
+def test_another_process_sees_what_one_commits(catalog: Catalog, model: ModelRecord) -> None:
+    folder = catalog.database.folder
+    reader_catalog = Catalog(folder, create=False)
+    reader = LiveIndex(reader_catalog, model, folder)
+    put(catalog, model, *range(10))
+    assert len(reader) == 10
+    put(catalog, model, *range(10, 15))
+    assert_in_step(reader, catalog, model)
+    reader_catalog.close()
+
+
+def test_images_of_which_every_copy_is_missing_are_left_out(
+    catalog: Catalog, model: ModelRecord
+) -> None:
+    put(catalog, model, *range(100))
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    before = nearest(vector(7), catalog, index, 100)
+    assert len(before) == 100
+    lost = before[:60]
+    catalog.mark_missing([match.path for match in lost])
+    after = nearest(vector(7), catalog, index, 10)
+    assert after == before[60:70]
