@@ -58,7 +58,6 @@ _MAGIC = (
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),  # BigTIFF
     (b"MM\0+", "TIFF"),
-    (b"BM", "BMP"),
     (b"\x28\0\0\0", "DIB"),  # a bitmap without the file header
     (b"\xff\x4f\xff\x51", "JPEG2000"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
@@ -69,6 +68,8 @@ _MAGIC = (
     (b"DDS ", "DDS"),
 )
 _PPM = re.compile(rb"P[1-6f](\s*#|\s+\d)")
+# Two letters are not much: the size of the header that follows is a small number of four bytes.
+_BMP = re.compile(rb"BM.{13}\0\0\0", re.DOTALL)
 
 # What a photo library holds besides pictures, often under a picture's extension.
 _STRANGERS = (
@@ -99,6 +100,8 @@ def sniff(head: bytes) -> str | None:
         return "WEBP"
     if head[4:8] == b"ftyp":
         return isomedia.picture_format(head)
+    if _BMP.match(head):
+        return "BMP"
     if _PPM.match(head):
         return "PPM"
     if len(head) >= 2 and head[0] == 10 and head[1] in (0, 2, 3, 5):

@@ -16,6 +16,7 @@ HEADS = [magic for magic, _ in _MAGIC] + [
     b"RIFF\x40\0\0\0WEBPVP8X",
     b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     b"\0\0\0\x18ftypavif\0\0\0\0mif1avif",
+    b"BM" + bytes(12) + b"\x28\0\0\0\x04\0\0\0\x04\0\0\0\1\0",
     b"P5 9 9 255\n",
     b"P1 3 3\n",
     b"Pf\n2 2\n-1.0\n",
@@ -91,7 +92,9 @@ def test_every_truncation_of_a_small_jpeg_is_loaded_or_refused(samples):
 
 def test_every_file_of_the_corpus_is_loaded_or_refused(shared_data, capfd):
     files = [path for path in sorted((shared_data / "bad").rglob("*")) if path.is_file()]
-    refused = sum(isinstance(attempt(path, min_side=448), ImageError) for path in files)
+    # The limit keeps a GIF of 112 bytes from taking the most of the time for its 328 megapixels.
+    outcomes = [attempt(path, min_side=448, max_pixels=200_000_000) for path in files]
+    refused = sum(isinstance(outcome, ImageError) for outcome in outcomes)
     assert 300 < refused < len(files) // 3
     assert capfd.readouterr() == ("", "")
 

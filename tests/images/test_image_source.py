@@ -7,7 +7,7 @@ from blake3 import blake3
 from PIL import Image
 
 from searchlib.errors import InputError, SourceError
-from searchlib.images import load
+from searchlib.images import digest, load
 
 
 def same(image, expected):
@@ -34,13 +34,21 @@ def test_every_kind_of_source_gives_the_same_pixels(saved, wide_photo):
 
 
 def test_encoded_sources_have_a_digest_and_a_format_and_raw_ones_have_none(saved, wide_photo):
-    digest = blake3(saved.read_bytes()).digest()
+    expected = blake3(saved.read_bytes()).digest()
     for source in (saved, saved.as_uri(), saved.read_bytes()):
-        assert load(source).digest == digest
+        assert load(source).digest == expected
         assert load(source).facts.format == "PNG"
     for source in (wide_photo, np.asarray(wide_photo)):
         assert load(source).digest is None
         assert load(source).facts.format is None
+
+
+def test_the_digest_alone_is_that_of_the_decoded_source(saved, wide_photo):
+    for source in (saved, str(saved), saved.as_uri(), saved.read_bytes()):
+        assert digest(source) == load(source).digest
+    assert digest(wide_photo) is digest(np.asarray(wide_photo)) is None
+    with pytest.raises(SourceError, match="no such file"):
+        digest(saved.with_name("gone.png"))
 
 
 def test_arrays_may_be_grey_or_have_alpha(photo):
