@@ -240,8 +240,7 @@ def _mapped(path: Path) -> mmap.mmap:
 
 def _refused(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"{path}: this index checkpoint cannot be used, {reason}; "
-        "the index is built again from the catalog"
+        f"{path}: this index checkpoint cannot be used, {reason}; build the index again"
     )
 
 

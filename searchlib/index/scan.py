@@ -22,7 +22,7 @@ import numpy.typing as npt
 from searchlib.index.protocol import Ids, Neighbours, Vectors
 from searchlib.index.segments import Segment
 
-MARGIN = 8
+MARGIN = 32
 """How many more than `k` are fetched at first, so that a few equal scores need no second look."""
 
 WIDEN = 8
@@ -36,7 +36,7 @@ CELLS = 1 << 22
 """How many results of all segments together are held at once: about 50 MB."""
 
 MAX_WORKERS = 8
-"""Beyond this the memory, and not the processor, sets the pace."""
+"""A search leaves the other cores of a large machine to the rest."""
 
 
 @dataclass(frozen=True, slots=True)
