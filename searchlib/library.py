@@ -178,12 +178,14 @@ class Library:
             vectors=counts.vectors,
             catalog_bytes=catalog_bytes,
             index_bytes=index_bytes,
-            last_change=(
-                None
-                if counts.last_change is None
-                else datetime.fromtimestamp(counts.last_change, timezone.utc)
-            ),
+            last_change=None if counts.last_change is None else self._moment(counts.last_change),
         )
+
+    def _moment(self, seconds: float) -> datetime:
+        try:
+            return datetime.fromtimestamp(seconds, timezone.utc)
+        except (OverflowError, OSError, ValueError) as error:
+            raise self._catalog.database.damaged("a time that never was") from error
 
     def skipped(self) -> list[Skipped]:
         """The files that could not be used and were not touched since, by path."""

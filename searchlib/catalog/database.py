@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 NAME = "catalog.db"
 BUSY_SECONDS = 30.0
 _WRITES = "searchlib_writes"
+_DAMAGED = ("malformed", "not a database", "file is encrypted", "could not decode")
 
 
 class Database:
@@ -105,8 +106,18 @@ class Database:
             raise self._translate(str(error.orig)) from error
         except sqlite3.DatabaseError as error:
             raise self._translate(str(error)) from error
+        except UnicodeDecodeError as error:
+            # The driver, about to quote a name of the schema that is no text.
+            raise self.damaged("text that is none") from error
         except OSError as error:
             raise self._translate(error.strerror or str(error)) from error
+
+    def damaged(self, reason: str) -> LibraryDamagedError:
+        """The error for a database that holds what this package never wrote."""
+        return LibraryDamagedError(
+            f"{self.path}: the database is damaged ({reason}); put a backup in its place, or "
+            "move it away and add your folders again"
+        )
 
     def _translate(self, reason: str) -> LibraryError:
         lower = reason.lower()
@@ -120,13 +131,15 @@ class Database:
                 f"{self.path}: another process has kept the database for {BUSY_SECONDS:.0f} "
                 "seconds; wait for it or stop it, then try again"
             )
-        if "malformed" in lower or "not a database" in lower or "file is encrypted" in lower:
-            return LibraryDamagedError(
-                f"{self.path}: the database is damaged ({reason}); put a backup in its place, or "
-                "move it away and add your folders again"
-            )
+        if any(word in lower for word in _DAMAGED):
+            return self.damaged(reason)
         if any(word in lower for word in ("readonly", "read-only", "permission", "unable to open")):
             return self._read_only()
+        if "i/o error" in lower:
+            return LibraryError(
+                f"{self.path}: the disk failed ({reason}); see to its space, quota and health, "
+                "then run the command again"
+            )
         return LibraryError(f"{self.path}: {reason}")
 
     def _read_only(self) -> LibraryReadOnlyError:

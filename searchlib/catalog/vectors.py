@@ -42,11 +42,17 @@ def decode_vector(row: bytes, model: ModelRecord, path: Path) -> NDArray[np.floa
     """A stored vector as float32 [dimension], of length 1 again after the rounding.
 
     Raises:
-        LibraryDamagedError: it has not the length that the model's dimension asks for.
+        LibraryDamagedError: it is not a unit vector of the model's dimension.
     """
     _check_length(row, model, path)
     vector = np.frombuffer(row, STORED).astype(np.float32)
-    unit: NDArray[np.float32] = vector / np.linalg.norm(vector)
+    length = np.linalg.norm(vector)
+    if not 0.99 < length < 1.01:
+        raise LibraryDamagedError(
+            f"{path}: a stored vector has the length {length:.3g} where all have 1; put a backup "
+            "of this file in its place"
+        )
+    unit: NDArray[np.float32] = vector / length
     return unit
 
 

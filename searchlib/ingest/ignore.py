@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING
 
 from searchlib.errors import InputError
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".searchlibignore"
 
@@ -50,6 +52,9 @@ class Ignore:
             return self
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        # Costs more to import than most walks take; a query needs it never.
+        from pathspec import GitIgnoreSpec
+
         try:
             spec = GitIgnoreSpec.from_lines(lines)
         except ValueError as error:

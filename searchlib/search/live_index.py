@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.catalog import Catalog, ModelRecord
-from searchlib.errors import CheckpointError
+from searchlib.catalog import Catalog, Changes, ModelRecord
+from searchlib.errors import CheckpointError, VectorError
 from searchlib.index import (
     FlatIndex,
     Neighbours,
@@ -108,19 +108,24 @@ class LiveIndex:
     def _rebuild(self) -> FlatIndex:
         seq, ids, vectors = self._catalog.all_vectors(self._model)
         index = FlatIndex(self._model.dimension)
-        if len(ids):
-            index.upsert(ids, vectors)
+        self._apply(index, Changes(seq, ids, vectors, np.empty(0, np.int64)))
         self._seq, self._saved_seq, self._replayed = seq, 0, len(ids)
         return index
 
     def _replay(self, index: FlatIndex) -> None:
         changes = self._catalog.changes(self._model, after=self._seq)
-        if len(changes.removed):
-            index.remove(changes.removed)
-        if len(changes.ids):
-            index.upsert(changes.ids, changes.vectors)
+        self._apply(index, changes)
         self._seq = changes.seq
         self._replayed += len(changes.ids) + len(changes.removed)
+
+    def _apply(self, index: FlatIndex, changes: Changes) -> None:
+        try:
+            if len(changes.removed):
+                index.remove(changes.removed)
+            if len(changes.ids):
+                index.upsert(changes.ids, changes.vectors)
+        except VectorError as error:
+            raise self._catalog.database.damaged("a stored vector is not valid") from error
 
     def _write(self, index: FlatIndex) -> None:
         self._replayed = 0
