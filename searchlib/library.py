@@ -162,7 +162,7 @@ class Library:
         catalog_bytes = sum(
             path.stat().st_size
             for path in files
-            if path.name in ("catalog.db", "catalog.db-wal", "catalog.db-shm")
+            if path.name in ("catalog.db", "catalog.db-wal")
         )
         return Status(
             folder=self.folder,

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 NAME = "catalog.db"
 BUSY_SECONDS = 30.0
 _WRITES = "searchlib_writes"
-_DAMAGED = ("malformed", "not a database", "file is encrypted", "could not decode")
+_DAMAGED = ("malformed", "not a database", "file is encrypted", "could not decode", "no such")
 
 
 class Database:

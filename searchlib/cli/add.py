@@ -23,7 +23,12 @@ _LINE_EVERY_SECONDS = 10.0
 
 @click.command()
 @click.argument(
-    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH..."
+    "paths",
+    nargs=-1,
+    required=True,
+    # One that cannot be read is reported and must not stop the others.
+    type=click.Path(path_type=Path, readable=False),
+    metavar="PATH...",
 )
 @click.option("--retry", is_flag=True, help="Try files again that could not be used before.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Files worked on at once.")

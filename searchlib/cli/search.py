@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("image", type=click.Path(path_type=str))
+@click.argument("image", type=click.Path(path_type=str, readable=False))
 @click.option("-k", default=10, show_default=True, type=click.IntRange(1), help="How many.")
 @shared.json_option
 @click.option("--paths", is_flag=True, help="Print nothing but paths, a line each.")

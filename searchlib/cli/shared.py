@@ -57,7 +57,7 @@ def library_options(command: _Command) -> _Command:
     return click.option(
         "--library",
         "folder",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         metavar="DIR",
         help="The library's folder. [env: SEARCHLIB_LIBRARY]",
     )(command)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from searchlib.encoder.card import ModelCard, built_in_card
-from searchlib.encoder.engine import Engine, TensorSpec, open_engine, set_threads
+from searchlib.encoder.engine import Engine, TensorSpec, get_threads, open_engine, set_threads
 from searchlib.encoder.preprocess import prepare
 from searchlib.errors import CardError, ModelFileError, OutputError
 
@@ -90,12 +90,12 @@ class ImageEncoder:
     @contextmanager
     def for_throughput(self, workers: int) -> Iterator[None]:
         """Arrange for `workers` threads that embed at once; undone at the end of the block."""
-        workers = max(1, min(workers, MAX_ENGINES))
-        self._arrange(engines=workers, threads=1)
+        before = get_threads()
+        self._arrange(engines=max(1, min(workers, MAX_ENGINES)), threads=1)
         try:
             yield
         finally:
-            self._arrange(engines=1, threads=os.cpu_count() or 1)
+            self._arrange(engines=1, threads=before)
 
     def _arrange(self, *, engines: int, threads: int) -> None:
         with self._lock:

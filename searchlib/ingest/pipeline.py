@@ -80,17 +80,18 @@ def ingest(
         catalog.use_folder(folder)
     catalog.mark_present(plan.returned)
     report = Report(unchanged=plan.unchanged, skipped=plan.skipped)
-    worker = _Worker(catalog, encoder, model, max_pixels)
-    committer = _Committer(catalog, model, report)
-    count = workers or _processors()
-    with encoder.for_throughput(count):
-        try:
-            with closing(_in_order(worker.read, plan.read, count)) as results:
-                for done, result in enumerate(results, 1):
-                    committer.take(result)
-                    tell(Progress("embedding", done, len(plan.read), len(report.skipped)))
-        finally:
-            committer.commit()
+    if plan.read:
+        worker = _Worker(catalog, encoder, model, max_pixels)
+        committer = _Committer(catalog, model, report)
+        count = workers or _processors()
+        with encoder.for_throughput(count):
+            try:
+                with closing(_in_order(worker.read, plan.read, count)) as results:
+                    for done, result in enumerate(results, 1):
+                        committer.take(result)
+                        tell(Progress("embedding", done, len(plan.read), len(report.skipped)))
+            finally:
+                committer.commit()
     # By path and only now: a file that was moved has its new path by this time.
     report.missing = catalog.mark_missing(plan.missing)
     report.seconds = time.monotonic() - started
