@@ -160,9 +160,7 @@ class Library:
         files = [path for path in self.folder.iterdir() if path.is_file()]
         index_bytes = sum(path.stat().st_size for path in files if path.suffix == ".ckpt")
         catalog_bytes = sum(
-            path.stat().st_size
-            for path in files
-            if path.name in ("catalog.db", "catalog.db-wal")
+            path.stat().st_size for path in files if path.name in ("catalog.db", "catalog.db-wal")
         )
         return Status(
             folder=self.folder,

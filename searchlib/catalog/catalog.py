@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
 from searchlib.catalog.database import Database
 from searchlib.catalog.records import (
@@ -25,9 +25,10 @@ from searchlib.catalog.records import (
     SkippedFile,
     Stat,
 )
-from searchlib.catalog.schema import Embedding, File, Folder, Image, Model
+from searchlib.catalog.schema import Embedding, File, Folder, Image, Model, table
 from searchlib.catalog.vectors import (
     Changes,
+    change_at,
     changes_after,
     decode_vector,
     last_seq,
@@ -38,6 +39,16 @@ from searchlib.errors import ModelMismatchError
 
 _T = TypeVar("_T")
 _IDS_PER_QUERY = 500
+
+
+_IMAGE, _EMBEDDING = table(Image), table(Embedding)
+_OF_DIGEST = and_(
+    _IMAGE.c.digest == bindparam("digest"),
+    _EMBEDDING.c.image_id == _IMAGE.c.id,
+    _EMBEDDING.c.model_id == bindparam("model_id"),
+)
+_HAS_VECTOR = select(_EMBEDDING.c.image_id).where(_OF_DIGEST)
+_VECTOR = select(_EMBEDDING.c.vector).where(_OF_DIGEST)
 
 
 class Catalog:
@@ -164,22 +175,14 @@ class Catalog:
 
     def has_vector(self, digest: bytes, model: ModelRecord) -> bool:
         """Whether these bytes were embedded with this model."""
-        return self._vector_row(digest, model) is not None
+        with self.database.reading() as connection:
+            return connection.execute(_HAS_VECTOR, _key(digest, model)).first() is not None
 
     def vector(self, digest: bytes, model: ModelRecord) -> NDArray[np.float32] | None:
         """The stored vector of an image, float32 [dimension] of length 1, or None."""
-        row = self._vector_row(digest, model)
-        return None if row is None else decode_vector(row, model, self.database.path)
-
-    def _vector_row(self, digest: bytes, model: ModelRecord) -> bytes | None:
-        query = (
-            select(Embedding.vector)
-            .join(Image, Image.id == Embedding.image_id)
-            .where(Image.digest == digest, Embedding.model_id == model.id)
-        )
         with self.database.reading() as connection:
-            row: bytes | None = connection.execute(query).scalar()
-        return row
+            row = connection.execute(_VECTOR, _key(digest, model)).scalar()
+        return None if row is None else decode_vector(row, model, self.database.path)
 
     def images(self, ids: Collection[int]) -> dict[int, ImageRecord]:
         """The images of these ids that have a file present."""
@@ -217,11 +220,10 @@ class Catalog:
         with self.database.reading() as connection:
             return last_seq(connection, model)
 
-    def vector_count(self, model: ModelRecord) -> int:
-        """How many vectors of a model there are."""
-        query = select(func.count()).where(Embedding.model_id == model.id)
+    def change_at(self, model: ModelRecord, seq: int) -> Changes | None:
+        """The one change of a number as it stands now, or None where there is none."""
         with self.database.reading() as connection:
-            return connection.execute(query).scalar_one()
+            return change_at(connection, model, seq, self.database.path)
 
     def all_vectors(self, model: ModelRecord) -> tuple[int, NDArray[np.int64], NDArray[np.float16]]:
         """The whole vector set as it stood at one moment.
@@ -263,6 +265,10 @@ class Catalog:
         query = select(File.path, File.reason).where(File.state == "skipped").order_by(File.path)
         with self.database.reading() as connection:
             return [(path, reason or "") for path, reason in connection.execute(query)]
+
+
+def _key(digest: bytes, model: ModelRecord) -> dict[str, Any]:
+    return {"digest": digest, "model_id": model.id}
 
 
 def _model_in_use(connection: Connection) -> ModelRecord | None:

@@ -188,13 +188,14 @@ class Database:
             revision = _revision(connection)
         if revision == REVISION:
             return
-        if not self.writable:
-            raise self._read_only()
         # Costs 0.3 s to import, which a query on an up-to-date library should not pay.
         from searchlib.catalog.migrate import require_known, upgrade
 
         if revision is not None:
             require_known(revision, self.path)
+        if not self.writable:
+            raise self._read_only()
+        if revision is not None:
             self._backup(revision)
         with self.writing() as connection:
             # Another process may have done it since.

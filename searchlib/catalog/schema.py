@@ -15,7 +15,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, MetaData, String
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Integer, TypeDecorator
@@ -145,3 +154,8 @@ class Change(Base):
     seq: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("model.id"))
     image_id: Mapped[int] = mapped_column(BigInteger)
+
+
+def table(model: type[Base]) -> Table:
+    """The plain table of a model: a statement on it costs a tenth of one on the model."""
+    return Base.metadata.tables[model.__tablename__]

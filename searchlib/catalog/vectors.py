@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from searchlib.catalog.records import ModelRecord
 from searchlib.catalog.schema import Change, Embedding
@@ -45,8 +45,9 @@ def decode_vector(row: bytes, model: ModelRecord, path: Path) -> NDArray[np.floa
         LibraryDamagedError: it is not a unit vector of the model's dimension.
     """
     _check_length(row, model, path)
-    vector = np.frombuffer(row, STORED).astype(np.float32)
-    length = np.linalg.norm(vector)
+    with np.errstate(all="ignore"):
+        vector = np.frombuffer(row, STORED).astype(np.float32)
+        length = np.linalg.norm(vector)
     if not 0.99 < length < 1.01:
         raise LibraryDamagedError(
             f"{path}: a stored vector has the length {length:.3g} where all have 1; put a backup "
@@ -79,13 +80,28 @@ def read_all(
 
 def changes_after(connection: Connection, model: ModelRecord, after: int, path: Path) -> Changes:
     """The net effect of all changes after one."""
-    named = select(Change.image_id).where(Change.model_id == model.id, Change.seq > after)
-    seq = last_seq(connection, model)
-    ids, vectors = _read(
-        connection, model, path, _vectors_of(model).where(Embedding.image_id.in_(named))
-    )
+    seq = max(last_seq(connection, model), after)
+    return _changes(connection, model, Change.seq > after, seq, path)
+
+
+def change_at(connection: Connection, model: ModelRecord, seq: int, path: Path) -> Changes | None:
+    """The one change of a number as it stands now, None where there is none."""
+    change = _changes(connection, model, Change.seq == seq, seq, path)
+    return change if len(change.ids) + len(change.removed) else None
+
+
+def _changes(
+    connection: Connection,
+    model: ModelRecord,
+    which: ColumnElement[bool],
+    seq: int,
+    path: Path,
+) -> Changes:
+    named = select(Change.image_id).where(Change.model_id == model.id, which)
+    query = _vectors_of(model).where(Embedding.image_id.in_(named))
+    ids, vectors = _read(connection, model, path, query)
     all_named = np.array(connection.execute(named.distinct()).scalars().all(), np.int64)
-    return Changes(max(seq, after), ids, vectors, np.setdiff1d(all_named, ids))
+    return Changes(seq, ids, vectors, np.setdiff1d(all_named, ids))
 
 
 def _vectors_of(model: ModelRecord) -> Select[int, bytes]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, select
 
 from searchlib.catalog.records import ModelRecord, NewContent, Outcome, ReadFile, SkippedFile
-from searchlib.catalog.schema import Change, Embedding, File, Folder, Image
+from searchlib.catalog.schema import Change, Embedding, File, Folder, Image, table
 from searchlib.catalog.vectors import encode_vector
 from searchlib.errors import LibraryError
+
+_IMAGE, _FILE, _EMBEDDING, _CHANGE = map(table, (Image, File, Embedding, Change))
+_UPDATE_FILE = _FILE.update().where(_FILE.c.id == bindparam("place"))
 
 
 @dataclass(slots=True)
@@ -96,25 +100,23 @@ class BatchWriter:
         image_id = self._images.get(file.digest)
         if image_id is None:
             content = self._content(file)
-            inserted = insert(Image).values(
-                digest=file.digest, added_at=self._now, **asdict(content.facts)
-            )
-            image_id = self._connection.execute(inserted.returning(Image.id)).scalar_one()
+            row = {"digest": file.digest, "added_at": self._now, **asdict(content.facts)}
+            image_id = self._insert(_IMAGE, row)
             self._images[file.digest] = image_id
         if image_id not in self._embedded:
             content = self._content(file)
+            key = {"image_id": image_id, "model_id": self._model.id}
             self._connection.execute(
-                insert(Embedding).values(
-                    image_id=image_id,
-                    model_id=self._model.id,
-                    vector=encode_vector(content.vector),
-                )
+                _EMBEDDING.insert(), {**key, "vector": encode_vector(content.vector)}
             )
-            self._connection.execute(
-                insert(Change).values(model_id=self._model.id, image_id=image_id)
-            )
+            self._connection.execute(_CHANGE.insert(), key)
             self._embedded.add(image_id)
         return image_id
+
+    def _insert(self, table: Table, row: dict[str, Any]) -> int:
+        key = self._connection.execute(table.insert(), row).inserted_primary_key
+        assert key is not None
+        return int(key[0])
 
     def _content(self, file: ReadFile) -> NewContent:
         if file.content is None:
@@ -152,12 +154,9 @@ class BatchWriter:
             "checked_at": self._now,
         }
         if place is None:
-            inserted = insert(File).values(**values).returning(File.id)
-            place = _Place(
-                self._connection.execute(inserted).scalar_one(), file.path, image_id, state
-            )
+            place = _Place(self._insert(_FILE, values), file.path, image_id, state)
         else:
-            self._connection.execute(update(File).where(File.id == place.id).values(**values))
+            self._connection.execute(_UPDATE_FILE, {**values, "place": place.id})
             self._by_path.pop(place.path, None)
             if place.image_id is not None and place in self._by_image.get(place.image_id, []):
                 self._by_image[place.image_id].remove(place)

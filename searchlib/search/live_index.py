@@ -95,15 +95,29 @@ class LiveIndex:
             level = logging.WARNING if self.path.exists() else logging.DEBUG
             logger.log(level, "%s; building the index from the catalog", error)
             return self._rebuild()
-        self._saved_seq = self._seq
-        last = self._catalog.last_seq(self._model)
-        if self._seq < last:
+        saved = self._saved_seq = self._seq
+        if saved < self._catalog.last_seq(self._model):
             self._replay(index)
-        # The numbers of a database that was put back from a backup start again at an older one.
-        if self._seq > last or len(index) != self._catalog.vector_count(self._model):
+        if not self._belongs(index, saved):
             logger.warning("%s is not of this catalog; building the index anew", self.path)
             return self._rebuild()
         return index
+
+    def _belongs(self, index: FlatIndex, seq: int) -> bool:
+        """Whether the last change in a checkpoint is the one that the catalog has of that number.
+
+        It is not where the catalog was put back from a backup: its numbers start again at an
+        older one, and the checkpoint holds what never happened.
+        """
+        if seq == 0:
+            return len(index) == 0 or self._seq > 0
+        change = self._catalog.change_at(self._model, seq)
+        if change is None:
+            return False
+        if len(change.removed):
+            return int(change.removed[0]) not in index
+        (id,) = change.ids.tolist()
+        return id in index and bool((index.vectors([id]) == change.vectors).all())
 
     def _rebuild(self) -> FlatIndex:
         seq, ids, vectors = self._catalog.all_vectors(self._model)

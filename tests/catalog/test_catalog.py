@@ -59,7 +59,7 @@ def test_same_bytes_at_two_places_are_one_image(catalog: Catalog, model: ModelRe
     assert image.paths == ("/a.jpg", "/b.jpg")
     assert image.facts == FACTS
     assert image.digest == (1).to_bytes(32, "big").hex()
-    assert catalog.vector_count(model) == 1
+    assert catalog.counts(model).vectors == 1
 
 
 def test_a_file_whose_old_place_is_empty_was_moved(catalog: Catalog, model: ModelRecord) -> None:

@@ -14,7 +14,6 @@ from searchlib.encoder import Preprocessing
 from searchlib.encoder.card import Interpolation, Resize
 from searchlib.encoder.preprocess import prepare
 
-
 SQUASH = Preprocessing(
     width=224,
     height=224,

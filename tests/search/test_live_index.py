@@ -1,6 +1,7 @@
 """The index follows the catalog, whatever happens to its checkpoint."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,18 +118,24 @@ def test_a_damaged_checkpoint_is_built_anew(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("since", [0, 10, 50])
 def test_a_checkpoint_newer_than_a_catalog_from_a_backup_is_not_used(
-    catalog: Catalog, model: ModelRecord, tmp_path: Path
+    catalog: Catalog, model: ModelRecord, tmp_path: Path, since: int
 ) -> None:
     folder = catalog.database.folder
-    put(catalog, model, *range(30))
+    put(catalog, model, *range(20))
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    catalog.close()  # folds the write-ahead log into the file
+    shutil.copy(folder / "catalog.db", restored)
+    put(catalog, model, *range(20, 50))
     LiveIndex(catalog, model, folder).save()
-    other = Catalog(tmp_path / "older", create=True)
-    same = other.use_model(identity=model.identity, name="test", dimension=DIMENSION)
-    put(other, same, *range(100, 110))
-    index = LiveIndex(other, same, folder)
-    assert_in_step(index, other, same)
-    other.close()
+    backup = Catalog(restored, create=False)
+    put(backup, model, *range(100, 100 + since))
+    index = LiveIndex(backup, model, folder)
+    assert_in_step(index, backup, model)
+    assert len(index) == 20 + since
+    backup.close()
 
 
 def test_many_changes_write_a_checkpoint_without_being_asked(
