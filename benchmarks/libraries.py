@@ -106,7 +106,7 @@ def _build(folder: Path, encoder: ImageEncoder, vectors: NDArray[np.float32], si
         for first in range(0, size, _BATCH):
             batch = list(_files(vectors, first, min(first + _BATCH, size)))
             catalog.record(model, batch, gone=lambda _: False)
-        LiveIndex(catalog, model, folder).save()
+        LiveIndex(catalog, model, folder).refresh()
     finally:
         catalog.close()
     return time.perf_counter() - start
@@ -116,7 +116,7 @@ def _bring_index_up_to_date(folder: Path, encoder: ImageEncoder) -> None:
     # A checkpoint of an older format would be built anew by every query that is measured.
     catalog = Catalog(folder, create=False)
     try:
-        LiveIndex(catalog, _model(catalog, encoder), folder).save()
+        LiveIndex(catalog, _model(catalog, encoder), folder).refresh()
     finally:
         catalog.close()
 

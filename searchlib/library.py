@@ -129,7 +129,7 @@ class Library:
             retry=retry,
             on_progress=on_progress,
         )
-        self._index.save()
+        self._index.refresh()
         return report
 
     def search(self, image: Source, *, k: int = 10) -> list[Match]:

@@ -50,8 +50,8 @@ class LiveIndex:
         self._lock = threading.Lock()
         self._index: FlatIndex | None = None
         self._seq = 0
-        self._saved_seq = 0
         self._replayed = 0
+        self._tried_to_save = False
 
     def __len__(self) -> int:
         return len(self._current())
@@ -61,15 +61,8 @@ class LiveIndex:
         return self._current().search(queries, k)
 
     def refresh(self) -> None:
-        """Apply what was committed since, and write a checkpoint where that was much."""
+        """Apply what was committed since; write a checkpoint if that was much or there is none."""
         self._current()
-
-    def save(self) -> None:
-        """Write a checkpoint if there is anything new to write."""
-        index = self._current()
-        with self._lock:
-            if self._saved_seq != self._seq:
-                self._write(index)
 
     def _current(self) -> FlatIndex:
         with self._lock:
@@ -79,9 +72,15 @@ class LiveIndex:
             elif self._catalog.last_seq(self._model) != self._seq:
                 self._replay(index)
             self._index = index
-            if self._replayed > REPLAY_AT_MOST:
-                self._write(index)
-            return index
+            seq = self._seq
+            due = self._replayed > REPLAY_AT_MOST or (seq > 0 and not self._tried_to_save)
+            if due:
+                self._replayed, self._tried_to_save = 0, True
+        if due and self._catalog.database.writable:
+            # Outside the lock, so that searches go on: what is changed meanwhile may or may not be
+            # in the file, and is replayed in either case.
+            self._write(index, seq)
+        return index
 
     def _open(self) -> FlatIndex:
         try:
@@ -95,7 +94,8 @@ class LiveIndex:
             level = logging.WARNING if self.path.exists() else logging.DEBUG
             logger.log(level, "%s; building the index from the catalog", error)
             return self._rebuild()
-        saved = self._saved_seq = self._seq
+        self._tried_to_save = True
+        saved = self._seq
         if saved < self._catalog.last_seq(self._model):
             self._replay(index)
         if not self._belongs(index, saved):
@@ -123,7 +123,7 @@ class LiveIndex:
         seq, ids, vectors = self._catalog.all_vectors(self._model)
         index = FlatIndex(self._model.dimension)
         self._apply(index, Changes(seq, ids, vectors, np.empty(0, np.int64)))
-        self._seq, self._saved_seq, self._replayed = seq, 0, len(ids)
+        self._seq, self._replayed, self._tried_to_save = seq, 0, False
         return index
 
     def _replay(self, index: FlatIndex) -> None:
@@ -141,10 +141,7 @@ class LiveIndex:
         except VectorError as error:
             raise self._catalog.database.damaged("a stored vector is not valid") from error
 
-    def _write(self, index: FlatIndex) -> None:
-        self._replayed = 0
-        if not self._catalog.database.writable:
-            return
+    def _write(self, index: FlatIndex, seq: int) -> None:
         try:
             remove_stale_temporaries(self.path.parent)
             write_checkpoint(
@@ -152,10 +149,8 @@ class LiveIndex:
                 index,
                 identity=self._model.identity,
                 recipe=self.recipe,
-                seq=self._seq,
+                seq=seq,
             )
         except OSError as error:
             # Only a cache: the next opening takes a little longer.
             logger.warning("%s cannot be written: %s", self.path, error.strerror)
-        else:
-            self._saved_seq = self._seq

@@ -76,7 +76,7 @@ def test_a_checkpoint_and_the_log_after_it_make_the_whole(
 ) -> None:
     folder = catalog.database.folder
     put(catalog, model, *range(30))
-    LiveIndex(catalog, model, folder).save()
+    LiveIndex(catalog, model, folder).refresh()
     put(catalog, model, *range(30, 40))
     with catalog.database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM embedding WHERE image_id = 5")
@@ -95,7 +95,7 @@ def test_a_damaged_checkpoint_is_built_anew(
     folder = catalog.database.folder
     put(catalog, model, *range(30))
     first = LiveIndex(catalog, model, folder)
-    first.save()
+    first.refresh()
     data = bytearray(first.path.read_bytes())
     if damage == "gone":
         first.path.unlink()
@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_built_anew(
         index = LiveIndex(catalog, model, folder)
         assert_in_step(index, catalog, model)
     assert bool(caplog.records) == (damage != "gone")
-    index.save()
+    index.refresh()
     caplog.clear()
     assert_in_step(LiveIndex(catalog, model, folder), catalog, model)
     assert caplog.records == []
@@ -129,7 +129,7 @@ def test_a_checkpoint_newer_than_a_catalog_from_a_backup_is_not_used(
     catalog.close()  # folds the write-ahead log into the file
     shutil.copy(folder / "catalog.db", restored)
     put(catalog, model, *range(20, 50))
-    LiveIndex(catalog, model, folder).save()
+    LiveIndex(catalog, model, folder).refresh()
     backup = Catalog(restored, create=False)
     put(backup, model, *range(100, 100 + since))
     index = LiveIndex(backup, model, folder)
@@ -138,17 +138,35 @@ def test_a_checkpoint_newer_than_a_catalog_from_a_backup_is_not_used(
     backup.close()
 
 
-def test_many_changes_write_a_checkpoint_without_being_asked(
+def test_a_checkpoint_is_written_first_at_once_and_then_after_many_changes(
     catalog: Catalog, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_index, "REPLAY_AT_MOST", 10)
-    index = LiveIndex(catalog, model, catalog.database.folder)
-    put(catalog, model, *range(5))
+    folder = catalog.database.folder
+    index = LiveIndex(catalog, model, folder)
     index.refresh()
     assert not index.path.exists()
-    put(catalog, model, *range(5, 20))
+    put(catalog, model, *range(5))
     index.refresh()
-    assert index.path.exists()
+    first = index.path.read_bytes()
+    put(catalog, model, *range(5, 15))
+    for _ in range(2):
+        LiveIndex(catalog, model, folder).refresh()
+        assert index.path.read_bytes() == first
+    put(catalog, model, 15)
+    LiveIndex(catalog, model, folder).refresh()
+    assert index.path.read_bytes() != first
+    assert_in_step(LiveIndex(catalog, model, folder), catalog, model)
+
+
+def test_a_library_that_cannot_be_written_is_searched_all_the_same(
+    catalog: Catalog, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(catalog, model, *range(30))
+    monkeypatch.setattr(catalog.database, "writable", False)
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    assert_in_step(index, catalog, model)
+    assert not index.path.exists()
 
 
 def test_another_process_sees_what_one_commits(catalog: Catalog, model: ModelRecord) -> None:
