@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import skimage.data
 from PIL import Image
 
 import searchlib
-from searchlib import ImageEncoder
+from searchlib import ImageEncoder, Report
 
 PHOTOGRAPHS = {
     "astronaut.jpg": "astronaut",
@@ -108,6 +108,17 @@ def filled_library(_original_library: Path, library_folder: Path) -> Path:
     return shutil.copytree(_original_library, library_folder)
 
 
+@pytest.fixture
+def fill(encoder: ImageEncoder, library_folder: Path) -> Callable[..., Report]:
+    """Adds paths to the library in `library_folder`, without the cost of another process."""
+
+    def fill(*paths: Path | str, **options: Any) -> Report:
+        with searchlib.open_library(library_folder, encoder=encoder) as library:
+            return library.add(*paths, **options)
+
+    return fill
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables of a process that runs the command: nothing of the user's own library."""
@@ -117,13 +128,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def command() -> list[str]:
+def launch() -> list[str]:
     """What a shell would find under the name `searchlib`."""
     return [sys.executable, "-m", "searchlib.cli"]
 
 
 @pytest.fixture
-def run(environment: dict[str, str], command: list[str]) -> Run:
+def run(environment: dict[str, str], launch: list[str]) -> Run:
     """See Run."""
 
     def run(
@@ -137,7 +148,7 @@ def run(environment: dict[str, str], command: list[str]) -> Run:
             options["preexec_fn"] = _drop_root_powers
         try:
             return subprocess.run(
-                [*command, *arguments],
+                [*launch, *arguments],
                 env={**environment, **env},
                 stdin=subprocess.DEVNULL,
                 timeout=300,

@@ -1,0 +1,231 @@
+"""The command among other programs: terminals, pipes, signals, and what it loads."""
+
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import searchlib
+from searchlib.errors import ModelFileError
+
+# Runs the command in this process and then tells which modules were loaded on the way.
+LOADED = """
+import runpy, sys
+sys.argv = ["searchlib", *sys.argv[1:]]
+try:
+    runpy.run_module("searchlib.cli", run_name="__main__")
+except SystemExit as end:
+    assert end.code in (0, None), end.code
+print(*sys.modules, sep="\\n", file=sys.stderr)
+"""
+
+
+def many_photos(source: Path, target: Path, count: int) -> Path:
+    """Files of different bytes: decoders pass over what stands behind the picture."""
+    target.mkdir()
+    content = [path.read_bytes() for path in sorted(source.glob("*.jpg"))]
+    for number in range(count):
+        data = content[number % len(content)] + number.to_bytes(2, "big")
+        (target / f"{number:03}.jpg").write_bytes(data)
+    return target
+
+
+@pytest.fixture
+def start(environment, launch):
+    """Starts the command without waiting for it."""
+    started = []
+
+    def start(*arguments, **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        process = subprocess.Popen([*launch, *arguments], env=environment, **options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+def wait_until(condition, process):
+    for _ in range(6000):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    pytest.fail("it did not come so far within a minute")
+
+
+def on_a_terminal(launch, environment, *arguments):
+    """Runs the command with a terminal for stderr; gives its exit code, stdout and the drawing."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*launch, *arguments],
+        env={**environment, "TERM": "xterm", "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    drawn = bytearray()
+    while True:
+        select.select([ours], [], [], 60)
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # what Linux gives where the other end is closed
+            piece = b""
+        if not piece:
+            break
+        drawn += piece
+    os.close(ours)
+    with process:
+        assert process.stdout is not None
+        output = process.stdout.read()
+    return process.returncode, output, bytes(drawn)
+
+
+def test_a_terminal_shows_progress_and_keeps_only_the_summary(
+    launch, environment, original_photos, tmp_path, library_folder
+):
+    folder = many_photos(original_photos, tmp_path / "many", 30)
+    (folder / "letter.jpg").write_text("Dear diary")
+    code, output, drawn = on_a_terminal(
+        launch, environment, "add", folder, "--library", library_folder
+    )
+    assert code == 3
+    assert re.fullmatch(rb"added 30, .*skipped 1 in \d+\.\d s .*\n", output)
+    assert b"embedding" in drawn
+    assert b"/31" in drawn
+    # The bar is wiped: from the last thing that clears a line on, only the skipped file is left.
+    left = drawn.rpartition(b"\x1b[2K")[2].strip()
+    assert left == os.fsencode(
+        f"skipped {folder}/letter.jpg: not an image: no decoder knows its first bytes"
+    )
+
+
+def test_without_a_terminal_nothing_is_drawn(run, original_photos, library_folder):
+    done = run("add", original_photos, "--library", library_folder)
+    assert done.stderr == b""
+    assert b"\x1b" not in done.stdout
+
+
+def test_an_interrupt_keeps_what_was_done_and_the_next_run_completes_it(
+    start, fill, original_photos, tmp_path, library_folder
+):
+    folder = many_photos(original_photos, tmp_path / "many", 130)
+    process = start("add", folder, "--workers", "1", "--library", library_folder)
+    # The first commit has been made: the model is known from then on.
+    wait_until((library_folder / "catalog.db-wal").exists, process)
+    wait_until(lambda: images(library_folder) > 0, process)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=60)
+    assert (process.returncode, output, error) == (130, b"", b"searchlib: interrupted\n")
+    before = images(library_folder)
+    assert 0 < before < 130
+    report = fill(folder)
+    assert (report.added, report.unchanged, report.skipped) == (130 - before, before, [])
+
+
+def images(folder: Path) -> int:
+    try:
+        with searchlib.open_library(folder, create=False) as library:
+            return library.status().images
+    except searchlib.errors.LibraryError:
+        return 0
+
+
+def test_a_reader_that_goes_away_is_no_error(run, original_photos, filled_library):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = run(
+        "search", original_photos / "cat.jpg", "--paths", "--library", filled_library,
+        stdout=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    assert done.stderr == b""
+
+
+def test_head_takes_the_first_line(start, original_photos, filled_library):
+    search = start("search", original_photos / "cat.jpg", "--library", filled_library)
+    head = subprocess.run(["head", "-n1"], stdin=search.stdout, capture_output=True, check=True)
+    assert head.stdout.startswith(b"1.000  ")
+    search.stdout.close()
+    assert search.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_output_that_cannot_be_written_is_said_in_a_line(run, original_photos, filled_library):
+    with Path("/dev/full").open("wb") as full:
+        done = run("search", original_photos / "cat.jpg", "--library", filled_library, stdout=full)
+    assert done.returncode == 2
+    assert done.stderr == b"searchlib: the output: No space left on device\n"
+
+
+def test_closed_streams_do_not_stop_it(original_photos, library_folder, launch, environment):
+    shell = f'"$@" add "{original_photos}" --library "{library_folder}" >&- 2>&-'
+    done = subprocess.run(["sh", "-c", shell, "sh", *launch], env=environment, check=False)
+    assert done.returncode == 0
+    assert images(library_folder) == 8
+
+
+def test_an_old_terminal_gets_names_that_it_cannot_show_escaped(run, fill, photos, library_folder):
+    name = "кот 😀.jpg"
+    (photos / "cat.jpg").rename(photos / name)
+    fill(photos)
+    for encoding, shown in (("ascii", None), ("latin-1", rb"\u043a\u043e\u0442 \U0001f600.jpg")):
+        done = run(
+            "search", photos / name, "-k1", "--library", library_folder,
+            env={"PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b"1.000  ")
+        assert shown is None or shown in done.stdout
+
+
+def modules(environment, *arguments) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    return set(done.stderr.decode().split())
+
+
+def test_no_command_loads_torch(environment, photos, library_folder, tmp_path):
+    foreign = shutil.copy(photos / "coffee.jpg", tmp_path / "foreign.jpg")
+    (photos / "coffee.jpg").unlink()
+    for arguments in (
+        ["add", photos],
+        ["search", foreign],
+        ["search", photos / "cat.jpg"],
+        ["status"],
+    ):
+        loaded = modules(environment, *arguments, "--library", library_folder)
+        assert "searchlib.library" in loaded
+        assert not {"torch", "torchvision", "onnxruntime", "skimage"} & loaded, arguments
+        # A picture that has a vector already needs no encoder, nor does a count.
+        needed = arguments[0] == "add" or foreign in arguments
+        assert ("searchlib.encoder._engine" in loaded) == needed, arguments
+        # Schema changes are rare, and what makes them is slow to load.
+        assert ("alembic" in loaded) == (arguments[0] == "add"), arguments
+
+
+def test_a_known_picture_is_found_without_the_model(original_photos, filled_library, tmp_path):
+    import dataclasses
+
+    card = dataclasses.replace(searchlib.ImageEncoder().card, path=tmp_path / "nowhere.pte")
+    gone = searchlib.ImageEncoder(card)
+    with searchlib.open_library(filled_library, encoder=gone) as library:
+        best = library.search(original_photos / "cat.jpg")[0]
+        assert best.path == str(original_photos / "cat.jpg")
+        assert best.score == pytest.approx(1, abs=2e-4)
+        with pytest.raises(ModelFileError, match=r"nowhere\.pte"):
+            library.search((original_photos / "cat.jpg").read_bytes() + b"\0")
