@@ -28,6 +28,14 @@ def test_new_pictures_are_added_and_known_ones_are_left_alone(run, photos, libra
     assert (again.returncode, again.stderr) == (0, b"")
 
 
+def test_known_files_are_not_opened_again(run, fill, photos, library_folder):
+    fill(photos)
+    for path in photos.iterdir():
+        path.chmod(0)
+    done = run("add", photos, "--library", library_folder, unprivileged=True)
+    assert plain(done.stdout) == "added 0, moved 0, unchanged 8, skipped 0 in S s\n"
+
+
 def test_every_kind_of_change_is_counted_in_one_line(run, fill, photos, library_folder):
     fill(photos)
     shutil.copy(photos / "coffee.jpg", photos / "coffee (1).jpg")

@@ -133,6 +133,7 @@ def test_a_known_file_that_becomes_unreadable_is_not_taken_for_gone(run, fill, p
 def test_what_is_no_regular_file_never_blocks(fill, photos, monkeypatch):
     os.mkfifo(photos / "pipe.jpg")
     (photos / "folder.jpg").mkdir()
+    (photos / "to folder.jpg").symlink_to("folder.jpg")
     (photos / "null.png").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listener:
         # From inside the folder, for the path of a socket must be short.
