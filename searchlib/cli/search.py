@@ -51,7 +51,7 @@ def search(
         _print(matches)
     if not matches:
         if not as_json:
-            shared.say("the library has no images yet; add some with `searchlib add FOLDER`")
+            shared.say("the library has no images in place; add some with `searchlib add FOLDER`")
         ctx.exit(shared.NOTHING_FOUND)
 
 

@@ -106,7 +106,7 @@ def test_an_empty_library_says_what_to_do(run, fill, tmp_path, original_photos, 
     fill(tmp_path / "nothing")
     done = run("search", original_photos / "cat.jpg", "--library", library_folder)
     assert lines(done.stderr) == [
-        "the library has no images yet; add some with `searchlib add FOLDER`"
+        "the library has no images in place; add some with `searchlib add FOLDER`"
     ]
     assert (done.returncode, done.stdout) == (1, b"")
     as_json = run("search", original_photos / "cat.jpg", "--json", "--library", library_folder)

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 Encode = Callable[..., bytes]
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of real images with ground truth; the test is skipped where there is none."""
-    named = os.environ.get("SEARCHLIB_TEST_DATA")
-    folder = Path(named) if named else Path(__file__).parents[3] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("no shared test data: set SEARCHLIB_TEST_DATA")
-    return folder
 
 
 @pytest.fixture(scope="session")
