@@ -13,11 +13,12 @@ without saying where, so that is kept as ISO 8601 text, with an offset only if t
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Double,
     ForeignKey,
     Index,
     LargeBinary,
@@ -49,6 +50,7 @@ class FilePath(TypeDecorator[str]):
 
 
 class Base(DeclarativeBase):
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double}
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_name)s",
