@@ -173,10 +173,14 @@ class Database:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            connection.execute("PRAGMA foreign_keys = ON")
-            if self.writable:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
+            try:
+                connection.execute("PRAGMA foreign_keys = ON")
+                if self.writable:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    connection.execute("PRAGMA synchronous = FULL")
+            except BaseException:
+                connection.close()
+                raise
             return connection
 
         engine = create_engine("sqlite://", creator=connect, pool_size=16, poolclass=QueuePool)
