@@ -165,7 +165,11 @@ _Embedded = tuple[Image.Image, list[NDArray[np.float32]]]
 
 def _embed(variants: Sequence[Variant], item: tuple[Path, str]) -> _Embedded | ImageError:
     sides = [variant.encoder.min_side for variant in variants]
-    least = max(width for width, _ in sides), max(height for _, height in sides)
+    known = [side for side in sides if side is not None]
+    # A variant that wants all pixels gets them, and the others with it.
+    least = None
+    if len(known) == len(sides):
+        least = max(width for width, _ in known), max(height for _, height in known)
     try:
         picture = load(item[0], min_side=least).pixels
     except ImageError as error:

@@ -2,16 +2,28 @@
 
     SearchlibError
     ├── InputError            a call that cannot be answered: k below 1, a path that is not there
+    ├── WebError              a URL that cannot be fetched; reaches the user as one of the two below
     ├── ImageError            one picture that cannot be used; names the file and the reason
     │   ├── SourceError         it cannot be read: missing, no permission, not a file, not base64
     │   ├── DecodeError         it was read and is not a picture that can be decoded
     │   └── TooLargeError       it has more pixels than the limit
     ├── EncoderError
     │   ├── CardError           a model card that is missing, incomplete or contradicts its model
+    │   │   ├── WrongDimensionsError    the model takes or gives another shape than is asked for
+    │   │   └── UnexpectedInputsError   the model takes another number or type of inputs
     │   ├── ModelFileError      the .pte file is missing, truncated or has another checksum
     │   ├── EngineError         the runtime refused; carries ExecuTorch's own code and message
-    │   └── OutputError         the model gave NaN, Inf, zero or another dimension
+    │   ├── OutputError         the model gave NaN, Inf, zero or another dimension
+    │   ├── NotLoadedError      embeddings were asked of a model that was not loaded
+    │   ├── AlreadyGeneratingError  the model is at work and the caller did not want to wait
+    │   ├── ModelSourceError    no model of this name, or a source that is none
+    │   ├── ModelNotInstalledError  a known model that was not downloaded yet
+    │   └── DownloadError       a model that cannot be downloaded; names the URL
+    │       ├── OfflineError            downloads are switched off
+    │       ├── DownloadInterruptedError  it broke off; the next try goes on from there
+    │       └── ChecksumError           what came has another length or SHA-256
     ├── VectorError           vectors or ids of the wrong shape, dtype, length or value
+    │   └── VectorFileError     a file of vectors that cannot be taken over; names the file
     ├── CheckpointError       an index file that is missing, torn, damaged or another's; it is
     │                         rebuilt from the catalog and does not reach the user
     └── LibraryError          the library as a whole; names its folder
@@ -35,6 +47,25 @@ class SearchlibError(Exception):
 
 class InputError(SearchlibError, ValueError):
     """A call that cannot be answered as it was asked."""
+
+
+class WebError(SearchlibError):
+    """A URL that cannot be fetched.
+
+    Attributes:
+        reason: why, without the URL.
+        status: the HTTP status where the server answered with one that is no success.
+        interrupted: True where the answer broke off and another try may go on from there.
+    """
+
+    def __init__(
+        self, url: str, reason: str, *, status: int | None = None, interrupted: bool = False
+    ) -> None:
+        super().__init__(f"{url}: {reason}")
+        self.url = url
+        self.reason = reason
+        self.status = status
+        self.interrupted = interrupted
 
 
 class ImageError(SearchlibError):
@@ -79,6 +110,14 @@ class CardError(EncoderError):
     """A model card that is missing, incomplete or contradicts its model."""
 
 
+class WrongDimensionsError(CardError):
+    """The model takes or gives another shape than its card or the contract asks for."""
+
+
+class UnexpectedInputsError(CardError):
+    """The model takes another number or type of inputs than an encoder of its kind."""
+
+
 class ModelFileError(EncoderError):
     """The model's file is missing, truncated or has another checksum than its card says."""
 
@@ -99,8 +138,44 @@ class OutputError(EncoderError):
     """The model gave NaN, Inf, a zero vector or another dimension than its card says."""
 
 
+class NotLoadedError(EncoderError):
+    """Embeddings were asked of a model that was not loaded."""
+
+
+class AlreadyGeneratingError(EncoderError):
+    """The model is at work, and the caller did not want to wait for it."""
+
+
+class ModelSourceError(EncoderError):
+    """There is no model of this name, or the source is not one that a model can come from."""
+
+
+class ModelNotInstalledError(EncoderError):
+    """A known model that was not downloaded yet."""
+
+
+class DownloadError(EncoderError):
+    """A model that cannot be downloaded."""
+
+
+class OfflineError(DownloadError):
+    """A download is needed, and downloads are switched off."""
+
+
+class DownloadInterruptedError(DownloadError):
+    """The download broke off; what came is kept, and the next try goes on from there."""
+
+
+class ChecksumError(DownloadError):
+    """What was downloaded has another length or SHA-256 than it should have."""
+
+
 class VectorError(SearchlibError, ValueError):
     """Vectors or ids of the wrong shape, dtype, length or value."""
+
+
+class VectorFileError(VectorError):
+    """A file of vectors that cannot be taken over."""
 
 
 class CheckpointError(SearchlibError):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+import hashlib
+import http.server
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +22,9 @@ from PIL import Image
 
 import searchlib
 from searchlib import ImageEncoder, Report
+from searchlib.encoder import ModelCard, TextCard
+from searchlib.encoder.card import card_as_toml
+from searchlib.encoder.contract import bare_card
 
 PHOTOGRAPHS = {
     "astronaut.jpg": "astronaut",
@@ -29,6 +37,14 @@ PHOTOGRAPHS = {
     "rocket.jpg": "rocket",
 }
 _SIDE = 400
+
+MODELS = Path(__file__).parent / "encoder" / "data"
+CLIP_FILES = "software-mansion/react-native-executorch-clip-vit-base-patch32/resolve/v0.9.0"
+CLIP_MODELS = {
+    "clip_vit_base_patch32_image_xnnpack_fp32.pte": "pictures.pte",
+    "clip_vit_base_patch32_image_xnnpack_int8.pte": "picture.pte",
+    "clip_vit_base_patch32_text_xnnpack_fp32.pte": "words.pte",
+}
 
 Completed = subprocess.CompletedProcess[bytes]
 
@@ -93,6 +109,19 @@ def encoder() -> ImageEncoder:
 
 
 @pytest.fixture(scope="session")
+def cropping_card(encoder: ImageEncoder) -> ModelCard:
+    """Another model without a download: the built-in one sees the middle of each picture only."""
+    preprocessing = dataclasses.replace(encoder.card.preprocessing, resize="crop")
+    return dataclasses.replace(encoder.card, name="cropping", preprocessing=preprocessing)
+
+
+@pytest.fixture(scope="session")
+def cropping(cropping_card: ModelCard) -> ImageEncoder:
+    """The encoder of that model, opened once."""
+    return ImageEncoder(cropping_card)
+
+
+@pytest.fixture(scope="session")
 def _original_library(
     original_photos: Path, encoder: ImageEncoder, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -117,6 +146,136 @@ def fill(encoder: ImageEncoder, library_folder: Path) -> Callable[..., Report]:
             return library.add(*paths, **options)
 
     return fill
+
+
+@pytest.fixture
+def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where models are kept in this test; nothing is there yet."""
+    folder = tmp_path / "models"
+    monkeypatch.setenv("SEARCHLIB_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def make_card(tmp_path: Path) -> Callable[..., Path]:
+    """Writes an image model of the tests' data and its card, with other fields where given."""
+
+    def make_card(file: str = "picture.pte", /, name: str = "own", **fields: Any) -> Path:
+        folder = tmp_path / f"card-{name}"
+        folder.mkdir()
+        path = Path(shutil.copy(MODELS / file, folder))
+        card = dataclasses.replace(
+            bare_card(MODELS / "picture.pte"),
+            **{
+                "name": name,
+                "path": path,
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                **fields,
+            },
+        )
+        (folder / "card.toml").write_text(card_as_toml(card), encoding="utf-8")
+        return folder / "card.toml"
+
+    return make_card
+
+
+@pytest.fixture
+def tokenizer_json() -> str:
+    """A real tokenizer of a few words, with a mark at the start and at the end, as CLIP has."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    words = [
+        "<start>",
+        "<end>",
+        "<unknown>",
+        *["a", "dog", "cat", "on", "the", "beach", "photo", "of", "is"],
+    ]
+    tokenizer = Tokenizer(WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
+    )
+    return str(tokenizer.to_str())
+
+
+@pytest.fixture
+def make_text_card(tmp_path: Path, tokenizer_json: str) -> Callable[..., Path]:
+    """Writes a text model of the tests' data, its tokenizer and its card."""
+
+    def make_text_card(
+        file: str = "words.pte", /, name: str = "words", max_tokens: int = 77, **fields: Any
+    ) -> Path:
+        folder = tmp_path / f"card-{name}"
+        folder.mkdir()
+        path = Path(shutil.copy(MODELS / file, folder))
+        tokenizer = folder / "tokenizer.json"
+        tokenizer.write_text(tokenizer_json, encoding="utf-8")
+        card = TextCard(
+            **{
+                "name": name,
+                "summary": "a text model for tests",
+                "path": path,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "bytes": path.stat().st_size,
+                "dimension": 512,
+                "licence": "MIT",
+                "source": "the tests",
+                "tokenizer": tokenizer,
+                "tokenizer_sha256": hashlib.sha256(tokenizer.read_bytes()).hexdigest(),
+                "max_tokens": max_tokens,
+                **fields,
+            }
+        )
+        (folder / "card.toml").write_text(card_as_toml(card), encoding="utf-8")
+        return folder / "card.toml"
+
+    return make_text_card
+
+
+class Hub(Protocol):
+    """A server of files on this machine, which stands in the place of Hugging Face.
+
+    Attributes:
+        folder: what it serves; a path of Hugging Face is a path below it.
+        url: of it, without a slash at its end.
+        asked: the paths of all requests so far.
+    """
+
+    folder: Path
+    url: str
+    asked: list[str]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tokenizer_json: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub with CLIP's files, which have the published names and are models of the tests."""
+    folder = tmp_path / "hub"
+    files = folder / CLIP_FILES
+    (files / "xnnpack").mkdir(parents=True)
+    for name, model in CLIP_MODELS.items():
+        shutil.copy(MODELS / model, files / "xnnpack" / name)
+    (files / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: Any) -> None:
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        yield types.SimpleNamespace(folder=folder, url=url, asked=asked)
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from searchlib.encoder.card import BUILT_IN, Preprocessing
+from searchlib.encoder.card import Preprocessing
+from searchlib.encoder.card_file import BUILT_IN
 from searchlib.encoder.engine import open_engine
 from searchlib.encoder.preprocess import prepare
 from searchlib.errors import EncoderError, ModelFileError

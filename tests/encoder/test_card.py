@@ -2,11 +2,24 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from searchlib.encoder import built_in_card, load_card, verify_model_file
-from searchlib.errors import CardError, ModelFileError
+from searchlib.encoder import (
+    ModelCard,
+    TextCard,
+    built_in_card,
+    load_any_card,
+    load_card,
+    load_text_card,
+    verify_model_file,
+)
+from searchlib.encoder.card import card_as_toml
+from searchlib.encoder.contract import bare_card
+from searchlib.errors import CardError, ModelFileError, ModelNotInstalledError
+
+BUILT_IN_IDENTITY = "ee35d1fd27cf417ff6fa10ff7c7a30e540836b6acbd2ff8b8f7f304f3424d083"
 
 
 @pytest.fixture
@@ -36,6 +49,69 @@ def test_identity_depends_on_the_model_file_and_on_the_preprocessing_only() -> N
     assert dataclasses.replace(card, name="other", summary="other").identity == card.identity
 
 
+def test_the_identity_of_the_built_in_model_is_that_of_existing_libraries() -> None:
+    assert built_in_card().identity == BUILT_IN_IDENTITY
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"antialias": False}, {"channels": "BGR"}, {"padding": (0.5, 0.5, 0.5)}, {"resize": "pad"}],
+)
+def test_every_field_of_the_preprocessing_is_part_of_the_identity(change: dict[str, Any]) -> None:
+    card = built_in_card()
+    other = dataclasses.replace(card.preprocessing, **change)
+    assert dataclasses.replace(card, preprocessing=other).identity != card.identity
+
+
+TEXT_CARD = TextCard(
+    name="words",
+    summary='a "text" model \\ with \x7f',
+    path=Path("words.pte"),
+    sha256=None,
+    bytes=None,
+    dimension=512,
+    licence="MIT",
+    source="here",
+    url="https://example.org/words.pte",
+    tokenizer=Path("tokenizer.json"),
+    tokenizer_sha256="ab" * 32,
+    max_tokens=77,
+)
+
+
+@pytest.mark.parametrize("card", [built_in_card(), TEXT_CARD], ids=["image", "text"])
+def test_a_written_card_reads_the_same(tmp_path: Path, card: ModelCard | TextCard) -> None:
+    read = load_any_card(write(tmp_path, card_as_toml(card)))
+    assert read.path == tmp_path / card.path.name
+    if isinstance(read, TextCard):
+        read = dataclasses.replace(read, tokenizer=TEXT_CARD.tokenizer)
+    assert dataclasses.replace(read, path=card.path) == card
+
+
+def test_a_card_of_the_other_kind_is_refused(tmp_path: Path, card_text: str) -> None:
+    with pytest.raises(CardError, match="is an image model"):
+        load_text_card(write(tmp_path, card_text))
+    with pytest.raises(CardError, match="is a text model"):
+        load_card(write(tmp_path, card_as_toml(TEXT_CARD)))
+
+
+def test_a_model_that_is_not_downloaded_has_no_identity_and_says_how_to_get_one() -> None:
+    assert not TEXT_CARD.installed
+    with pytest.raises(ModelNotInstalledError, match="searchlib models pull words"):
+        _ = TEXT_CARD.identity
+    with pytest.raises(ModelNotInstalledError, match="searchlib models pull words"):
+        verify_model_file(TEXT_CARD)
+
+
+def test_a_file_without_a_card_is_prepared_as_on_the_phone() -> None:
+    built_in = built_in_card()
+    card = bare_card(built_in.path)
+    assert (card.sha256, card.bytes) == (built_in.sha256, built_in.bytes)
+    assert (card.dimension, card.preprocessing.width) == (320, 224)
+    spec = card.preprocessing
+    assert (spec.resize, spec.interpolation, spec.antialias) == ("squash", "bilinear", False)
+
+
 @pytest.mark.parametrize(
     ("line", "replacement", "named"),
     [
@@ -49,6 +125,13 @@ def test_identity_depends_on_the_model_file_and_on_the_preprocessing_only() -> N
         ("mean = [0.0, 0.0, 0.0]", "mean = [0.0]", "preprocessing.mean is [0.0]"),
         ("[preprocessing]", "[other]", "preprocessing is missing"),
         ('sha256 = "', 'sha256 = "X', "sha256 is"),
+        ('file = "', 'file = "../', "file is '../"),
+        ('name = "', 'url = "x"\nname = "', "url is 'x'"),
+        ('name = "', 'kind = "sound"\nname = "', "kind is 'sound'"),
+        ("width = 224", "width = 224\nantialias = false", "or the interpolation bilinear"),
+        ("width = 224", "width = 224\nantialias = 1", "antialias is 1"),
+        ("width = 224", 'width = 224\nchannels = "RGBA"', "channels is 'RGBA'"),
+        ("width = 224", "width = 224\npadding = [0, 0, 2]", "padding is [0, 0, 2]"),
     ],
 )
 def test_wrong_field_is_named(

@@ -67,6 +67,37 @@ class Logarithm(nn.Module):
         return torch.log(x)
 
 
+class Picture(nn.Module):
+    """An image model that the tests can follow: the means of four quarters, mixed."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__()
+        self.broken = broken
+        self.linear = nn.Linear(12, 512)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.sin(torch.arange(512.0 * 12) ** 1.5).reshape(512, 12))
+            self.linear.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = nn.functional.avg_pool2d(x, 112).reshape(-1, 12)
+        out: Tensor = self.linear(means)
+        return torch.sqrt(-1 - out * out) if self.broken else out
+
+
+class Words(nn.Module):
+    """A text model that the tests can follow: the mean of a row for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(32, 512)
+        with torch.no_grad():
+            self.table.weight.copy_(torch.sin(torch.arange(32.0 * 512) ** 1.5).reshape(32, 512))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        rows = self.table(ids) * mask.unsqueeze(-1)
+        return rows.sum(1) / mask.sum(1, keepdim=True)
+
+
 def write(name: str, program: Any, *, lower: bool = True) -> None:
     """Lower an exported program to XNNPACK (or to the portable operators alone) and save it."""
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()] if lower else [])
@@ -97,6 +128,15 @@ def main() -> None:
     write("pair.pte", export(Pair().eval(), (torch.zeros(2, 3), torch.ones(2, 3))))
     length = {0: Dim("length", min=1, max=65536)}
     write("logarithm.pte", export(Logarithm().eval(), (torch.ones(4),), dynamic_shapes=(length,)))
+    # One input of the real shape and two, so that the tests need no batch of real pictures.
+    one, two = torch.zeros(1, 3, 224, 224), torch.zeros(2, 3, 224, 224)
+    write("picture.pte", export(Picture().eval(), (one,)))
+    write("nan_picture.pte", export(Picture(broken=True).eval(), (one,)))
+    batch = {0: Dim("n", min=1, max=4)}
+    write("pictures.pte", export(Picture().eval(), (two,), dynamic_shapes=(batch,)))
+    ids, mask = torch.arange(5).reshape(1, 5), torch.ones(1, 5, dtype=torch.int64)
+    tokens = {1: Dim("tokens", min=1, max=16)}
+    write("words.pte", export(Words().eval(), (ids, mask), dynamic_shapes=(tokens, tokens)))
     # Not lowered: what XNNPACK does not take must run on the quantized kernels.
     write("quantized.pte", quantized_linear(), lower=False)
 
