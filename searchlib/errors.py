@@ -4,7 +4,7 @@
     ├── InputError            a call that cannot be answered: k below 1, a path that is not there
     ├── WebError              a URL that cannot be fetched; reaches the user as one of the two below
     ├── ImageError            one picture that cannot be used; names the file and the reason
-    │   ├── SourceError         it cannot be read: missing, no permission, not a file, not base64
+    │   ├── SourceError         it cannot be read: missing, no permission, not a file, no such URL
     │   ├── DecodeError         it was read and is not a picture that can be decoded
     │   └── TooLargeError       it has more pixels than the limit
     ├── EncoderError
@@ -40,6 +40,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SearchlibError(Exception):
     """The root of the tree: catch this to catch all that searchlib raises on purpose."""
@@ -67,6 +69,9 @@ class WebError(SearchlibError):
         self.status = status
         self.interrupted = interrupted
 
+    def __reduce__(self) -> tuple[type[WebError], tuple[str, str], dict[str, Any]]:
+        return type(self), (self.url, self.reason), self.__dict__
+
 
 class ImageError(SearchlibError):
     """One picture that cannot be used.
@@ -89,7 +94,7 @@ class ImageError(SearchlibError):
 
 
 class SourceError(ImageError):
-    """The picture cannot be read: missing, no permission, not a file, not base64."""
+    """The picture cannot be read: missing, no permission, not a file, no such URL."""
 
     lasting = False
 

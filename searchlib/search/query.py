@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from searchlib.catalog import Catalog, ImageRecord, ModelRecord
 from searchlib.encoder import ImageEncoder
 from searchlib.errors import InputError
-from searchlib.images import DEFAULT_MAX_PIXELS, Source, digest, load
+from searchlib.images import DEFAULT_MAX_PIXELS, Source, digest, load, resolve
 from searchlib.search.live_index import LiveIndex
 
 # Fetched beyond k, so that a few missing images do not cost a second search.
@@ -48,6 +48,7 @@ def query_vector(
     Raises:
         ImageError, EncoderError: the image cannot be decoded or embedded.
     """
+    source = resolve(source)  # a URL is fetched once, for both of what follows
     known = digest(source)
     stored = None if known is None else catalog.vector(known, model)
     if stored is not None:

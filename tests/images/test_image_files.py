@@ -167,7 +167,7 @@ def test_a_socket_is_refused(tmp_path, monkeypatch):
 
 def test_names_that_no_file_can_have_are_refused():
     assert refused("a\0b.jpg").startswith("is not a path")
-    assert refused("a" * 5000).startswith("cannot be read: ")
+    assert refused(Path("a" * 5000)).startswith("cannot be read: ")
     assert refused("") == "no such file"
 
 

@@ -1,3 +1,4 @@
+import base64
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from blake3 import blake3
 from PIL import Image
 
 from searchlib.errors import InputError, SourceError
-from searchlib.images import digest, load
+from searchlib.images import NamedBytes, digest, load
 
 
 def same(image, expected):
@@ -90,13 +91,22 @@ def test_what_is_no_source_is_refused(source):
         load(source)
 
 
-def test_urls_are_refused_with_what_to_do():
-    for url in ("http://example.com/a.jpg", "HTTPS://example.com/a.jpg"):
-        with pytest.raises(SourceError) as caught:
-            load(url)
-        assert str(caught.value) == (
-            f"{url}: URLs are not supported; download the file and pass its path"
-        )
+def test_every_kind_of_text_gives_the_same_pixels(saved, wide_photo):
+    encoded = base64.b64encode(saved.read_bytes()).decode()
+    for source in (
+        encoded,
+        f"data:image/png;base64,{encoded}",
+        NamedBytes("a", saved.read_bytes()),
+    ):
+        same(load(source).pixels, wide_photo)
+        assert digest(source) == digest(saved)
+
+
+def test_a_path_object_is_never_base64_or_a_data_uri(saved):
+    encoded = base64.b64encode(saved.read_bytes()[:60]).decode()
+    for name in (encoded, f"data:,{encoded}"):
+        with pytest.raises(SourceError, match="no such file"):
+            load(Path(name))
 
 
 def test_file_uris_of_every_form_are_read(saved, wide_photo):
