@@ -19,33 +19,50 @@ from searchlib import errors
 from searchlib.errors import SearchlibError
 
 if TYPE_CHECKING:
+    from searchlib.embeddings import ImageEmbeddings, TextEmbeddings
     from searchlib.encoder import ImageEncoder
-    from searchlib.ingest import Progress, Report, Skipped
-    from searchlib.library import Library, Status, open_library
+    from searchlib.exchange import Drift, ExportReport, ImportReport, VectorProgress
+    from searchlib.ingest import ModelChange, Progress, Report, Skipped
+    from searchlib.library import Library, open_library
     from searchlib.search import Match
+    from searchlib.status import Status
 
 __all__ = [
+    "Drift",
+    "ExportReport",
+    "ImageEmbeddings",
     "ImageEncoder",
+    "ImportReport",
     "Library",
     "Match",
+    "ModelChange",
     "Progress",
     "Report",
     "SearchlibError",
     "Skipped",
     "Status",
+    "TextEmbeddings",
+    "VectorProgress",
     "errors",
     "open_library",
 ]
 
 # Imported when first asked for: what stands behind them takes half a second.
 _HOMES = {
+    "Drift": "searchlib.exchange",
+    "ExportReport": "searchlib.exchange",
+    "ImageEmbeddings": "searchlib.embeddings",
     "ImageEncoder": "searchlib.encoder",
+    "ImportReport": "searchlib.exchange",
     "Library": "searchlib.library",
     "Match": "searchlib.search",
+    "ModelChange": "searchlib.ingest",
     "Progress": "searchlib.ingest",
     "Report": "searchlib.ingest",
     "Skipped": "searchlib.ingest",
-    "Status": "searchlib.library",
+    "Status": "searchlib.status",
+    "TextEmbeddings": "searchlib.embeddings",
+    "VectorProgress": "searchlib.exchange",
     "open_library": "searchlib.library",
 }
 

@@ -29,7 +29,7 @@
     └── LibraryError          the library as a whole; names its folder
         ├── LibraryNotFoundError   there is no library in this folder
         ├── LibraryReadOnlyError   the folder cannot be written
-        ├── LibraryBusyError       another process held the database for too long
+        ├── LibraryBusyError       another process held the database, or changes the model
         ├── LibraryDamagedError    the catalog is not a database, or a damaged one
         ├── LibraryTooNewError     a newer searchlib wrote it
         ├── DiskFullError          no space left; what was committed before stays
@@ -200,7 +200,7 @@ class LibraryReadOnlyError(LibraryError):
 
 
 class LibraryBusyError(LibraryError):
-    """Another process held the database for longer than the time-out."""
+    """Another process held the database for too long, or is changing the model."""
 
 
 class LibraryDamagedError(LibraryError):

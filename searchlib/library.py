@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from searchlib.catalog import Catalog, ModelRecord
-from searchlib.encoder import ImageEncoder
+from searchlib.catalog.models import mismatch
+from searchlib.encoder import ImageEncoder, ModelCard, built_in_card
+from searchlib.errors import ModelMismatchError
 from searchlib.images import DEFAULT_MAX_PIXELS, Source
-from searchlib.ingest import Progress, Report, Skipped, ingest
+from searchlib.ingest import ModelChange, Progress, Report, Skipped, change_model, ingest
 from searchlib.search import LiveIndex, Match, nearest, query_vector
+from searchlib.status import Status, status_of
+
+if TYPE_CHECKING:
+    from searchlib.exchange import ExportReport, ImportReport, VectorProgress
 
 ENVIRONMENT = "SEARCHLIB_LIBRARY"
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """What is in a library.
+class _InUse:
+    """What searches and adds with the model in use."""
 
-    Attributes:
-        folder: where the library lies.
-        model, identity, dimension: the encoder of its vectors.
-        images: distinct pictures with at least one file in place.
-        files: places where these lie.
-        missing: files that were there once.
-        skipped: files that could not be used.
-        folders: that were added as a whole.
-        recipe: of the index.
-        vectors: in the index.
-        catalog_bytes, index_bytes: on disk.
-        last_change: when a file was last read or found missing; None in an empty library.
-    """
-
-    folder: Path
-    model: str
-    identity: str
-    dimension: int
-    images: int
-    files: int
-    missing: int
-    skipped: int
-    folders: int
-    recipe: str
-    vectors: int
-    catalog_bytes: int
-    index_bytes: int
-    last_change: datetime | None
+    encoder: ImageEncoder
+    model: ModelRecord
+    index: LiveIndex
 
 
 class Library:
@@ -65,9 +47,14 @@ class Library:
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         self.folder = folder
-        self.encoder = encoder or ImageEncoder()
+        self._given = encoder
+        self._built_in: ImageEncoder | None = None
         self._max_pixels = max_pixels
         self._catalog = Catalog(folder, create=create)
+        self._now: _InUse | None = None
+        self._coming: _InUse | None = None
+        self._lock = threading.Lock()
+        self._changing = threading.Lock()
 
     def close(self) -> None:
         """Close the library; calling it twice does no harm."""
@@ -84,17 +71,89 @@ class Library:
     ) -> None:
         self.close()
 
-    @cached_property
-    def _model(self) -> ModelRecord:
-        return self._catalog.use_model(
-            identity=self.encoder.identity,
-            name=self.encoder.card.name,
-            dimension=self.encoder.dimension,
-        )
+    @property
+    def encoder(self) -> ImageEncoder:
+        """The encoder that was given, else that of the model in use.
 
-    @cached_property
-    def _index(self) -> LiveIndex:
-        return LiveIndex(self._catalog, self._model, self.folder)
+        Raises:
+            ModelMismatchError: no card of the model in use is known here.
+        """
+        if self._given is not None:
+            return self._given
+        now = self._in_use()
+        return self._first_encoder() if now is None else now.encoder
+
+    def _first_encoder(self) -> ImageEncoder:
+        """The encoder that an empty library begins with."""
+        with self._lock:
+            if self._built_in is None:
+                self._built_in = ImageEncoder()
+            return self._given or self._built_in
+
+    def _in_use(self) -> _InUse | None:
+        """The model in use as of now, for another process may have changed it; None without one.
+
+        Raises:
+            ModelMismatchError: it is not that of the encoder given, or its card is not known.
+        """
+        model, now = self._catalog.model(), self._now
+        if model is None:
+            return None
+        if now is not None and now.model == model:
+            return now
+        with self._lock:
+            # Again, for another thread may have changed it while this one waited.
+            model = self._catalog.model()
+            if model is None:
+                return None
+            if self._coming is not None and self._coming.model == model:
+                self._follow(self._coming)
+            if self._now is None or self._now.model != model:
+                encoder = self._encoder_of(model)
+                self._now = _InUse(encoder, model, LiveIndex(self._catalog, model, self.folder))
+            return self._now
+
+    def _follow(self, coming: _InUse) -> None:
+        """Go over to a model that this object put to use itself."""
+        self._now = coming
+        if self._given is not None:
+            self._given = coming.encoder
+
+    def _begin(self) -> _InUse:
+        """The model in use, which an empty library gets now."""
+        now = self._in_use()
+        if now is None:
+            first = self._first_encoder()
+            # Where another process was faster with another model, its model counts.
+            with suppress(ModelMismatchError):
+                self._catalog.use_model(
+                    identity=first.identity, name=first.card.name, dimension=first.dimension
+                )
+            now = self._in_use()
+            assert now is not None
+        return now
+
+    def _encoder_of(self, model: ModelRecord) -> ImageEncoder:
+        if self._given is not None:
+            card = self._given.card
+            if card.identity != model.identity:
+                raise mismatch(self.folder, model, identity=card.identity, name=card.name)
+            return self._given
+        if self._built_in is None:
+            self._built_in = ImageEncoder()
+        if self._built_in.identity == model.identity:
+            return self._built_in
+        # Looks into folders, which a query with the built-in model should not pay.
+        from searchlib.encoder import registry
+
+        known = registry.card_for(model.identity)
+        if known is None:
+            raise ModelMismatchError(
+                f"{self.folder}: this library uses the model {model.name} "
+                f"({model.identity[:12]}), which is not installed here; run `searchlib models "
+                f"pull {model.name}`, or `searchlib models add CARD` if it is one of your own"
+            )
+        return ImageEncoder(known)
 
     def add(
         self,
@@ -116,21 +175,76 @@ class Library:
 
         Raises:
             LibraryError: the library cannot be written; what was committed before stays.
+            ModelMismatchError: the library's model is another one, or was changed meanwhile.
             EncoderError: the model cannot be used.
             InputError: an ignore file cannot be used.
         """
+        now = self._begin()
         report = ingest(
             self._catalog,
-            self.encoder,
-            self._model,
+            now.encoder,
+            now.model,
             paths,
             workers=workers,
             max_pixels=self._max_pixels,
             retry=retry,
             on_progress=on_progress,
         )
-        self._index.refresh()
+        now.index.refresh()
         return report
+
+    def use_model(
+        self,
+        card: ModelCard,
+        *,
+        workers: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> ModelChange:
+        """Embed all images with another model, and then use that one.
+
+        Until all are embedded the library goes on with the model that it has: it can be searched
+        and added to by other threads and processes. Interrupt it as you like: the next run embeds
+        only what is missing. The vectors of the old model are kept, so that the way back is short.
+        Images that cannot be embedded are in the report, with the reason; the next `add` of their
+        files tries again.
+
+        Args:
+            card: of the new model.
+            workers: how many images are worked on at once; as many as there are processors if None.
+            on_progress: called from this thread while it runs.
+
+        Raises:
+            EncoderError: the model cannot be used.
+            LibraryBusyError: the model of this library is being changed already.
+            LibraryError: no image can be embedded, or the library cannot be written. The old model
+                stays in use.
+        """
+        with self._changing:
+            encoder = ImageEncoder(card)
+            if self._given is not None and self._given.identity == encoder.identity:
+                encoder = self._given
+            encoder.load()
+            model = self._catalog.known_model(
+                identity=encoder.identity, name=card.name, dimension=encoder.dimension
+            )
+            index = LiveIndex(self._catalog, model, self.folder)
+            # From the moment of the switch on, other threads of this object need it.
+            coming = self._coming = _InUse(encoder, model, index)
+            try:
+                change = change_model(
+                    self._catalog,
+                    encoder,
+                    model,
+                    before_switch=index.refresh,
+                    workers=workers,
+                    max_pixels=self._max_pixels,
+                    on_progress=on_progress,
+                )
+                with self._lock:
+                    self._follow(coming)
+            finally:
+                self._coming = None
+            return change
 
     def search(self, image: Source, *, k: int = 10) -> list[Match]:
         """The images nearest to an image, best first.
@@ -145,45 +259,120 @@ class Library:
             InputError: `k` is below 1.
             LibraryError, EncoderError: the library or the model cannot be used.
         """
-        if self._catalog.model() is None:
+        now = self._in_use()
+        if now is None:
             return []
         vector = query_vector(
-            image, self._catalog, self.encoder, self._model, max_pixels=self._max_pixels
+            image, self._catalog, now.encoder, now.model, max_pixels=self._max_pixels
         )
-        return nearest(vector, self._catalog, self._index, k)
+        return nearest(vector, self._catalog, now.index, k)
+
+    def import_vectors(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: str | None = None,
+        root: str | os.PathLike[str] | None = None,
+        verify: int = 16,
+        warn_below: float = 0.99,
+        on_progress: Callable[[VectorProgress], None] | None = None,
+    ) -> ImportReport:
+        """Take over vectors that the library's model made elsewhere, without embedding again.
+
+        All rows are checked before the first is stored. An image that has a vector keeps it, and
+        the cosine of both is in the report, so that the vectors of a phone are compared with those
+        of this machine. Importing again changes nothing, and finishes what was interrupted.
+
+        Args:
+            path: a .npy with its .jsonl, a .parquet or a .jsonl file; `searchlib.exchange.formats`
+                describes them.
+            model: name or identity of the model that made the vectors, where the file does not say.
+            root: the folder that relative paths in the file are below; the file's own if None.
+            verify: embed so many of the new pictures, and refuse the file if its vectors are not
+                like these; 0 refuses nothing and does not need the model's file.
+            warn_below: rows whose cosine is lower are listed in the report.
+            on_progress: called from this thread while it runs.
+
+        Raises:
+            VectorFileError: the file cannot be used; says which row, and nothing was stored.
+            ModelMismatchError: the vectors are of another model than the library's.
+            EncoderError: the model cannot be used to verify, or there is none of this name.
+            LibraryError: the library cannot be written; what was committed before stays.
+        """
+        # A query should not pay for what it never uses.
+        from searchlib.exchange import Target, import_vectors
+
+        def identity_of(name: str) -> str:
+            from searchlib.encoder import registry
+
+            return registry.find(name).identity
+
+        now = self._in_use()
+        encoder = self._first_encoder() if now is None else now.encoder
+        report = import_vectors(
+            self._catalog,
+            None if now is None else now.model,
+            encoder,
+            Target(encoder.card.name, encoder.identity, encoder.dimension),
+            Path(path),
+            begin=lambda: self._begin_with(encoder),
+            identity_of=identity_of,
+            max_pixels=self._max_pixels,
+            model=model,
+            root=None if root is None else Path(root),
+            verify=verify,
+            warn_below=warn_below,
+            on_progress=on_progress,
+        )
+        if report.stored:
+            self._begin().index.refresh()
+        return report
+
+    def _begin_with(self, encoder: ImageEncoder) -> ModelRecord:
+        return self._catalog.use_model(
+            identity=encoder.identity, name=encoder.card.name, dimension=encoder.dimension
+        )
+
+    def export_vectors(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        include_missing: bool = False,
+        on_progress: Callable[[VectorProgress], None] | None = None,
+    ) -> ExportReport:
+        """Write the vectors of the model in use to a file, for another program or library.
+
+        Args:
+            path: its end tells the format: .npy (which gets a .jsonl beside it), .parquet or
+                .jsonl; `searchlib.exchange.formats` describes them. What is there is replaced.
+            include_missing: also vectors of images that have no file in place.
+            on_progress: called from this thread while it runs.
+
+        Raises:
+            VectorFileError: the file cannot be written; what was there stays.
+            LibraryError: the library cannot be read.
+        """
+        from searchlib.exchange import Target, export_vectors
+
+        model = self._catalog.model()
+        if model is None:
+            card = self._first_encoder().card
+            target = Target(card.name, card.identity, card.dimension)
+        else:
+            target = Target(model.name, model.identity, model.dimension)
+        return export_vectors(
+            self._catalog,
+            model,
+            target,
+            Path(path),
+            include_missing=include_missing,
+            on_progress=on_progress,
+        )
 
     def status(self) -> Status:
         """What is in the library."""
-        model = self._catalog.model()
-        counts = self._catalog.counts(model)
-        card = self.encoder.card
-        files = [path for path in self.folder.iterdir() if path.is_file()]
-        index_bytes = sum(path.stat().st_size for path in files if path.suffix == ".ckpt")
-        catalog_bytes = sum(
-            path.stat().st_size for path in files if path.name in ("catalog.db", "catalog.db-wal")
-        )
-        return Status(
-            folder=self.folder,
-            model=model.name if model else card.name,
-            identity=model.identity if model else card.identity,
-            dimension=model.dimension if model else card.dimension,
-            images=counts.images,
-            files=counts.files_present,
-            missing=counts.files_missing,
-            skipped=counts.files_skipped,
-            folders=counts.folders,
-            recipe="exact",
-            vectors=counts.vectors,
-            catalog_bytes=catalog_bytes,
-            index_bytes=index_bytes,
-            last_change=None if counts.last_change is None else self._moment(counts.last_change),
-        )
-
-    def _moment(self, seconds: float) -> datetime:
-        try:
-            return datetime.fromtimestamp(seconds, timezone.utc)
-        except (OverflowError, OSError, ValueError) as error:
-            raise self._catalog.database.damaged("a time that never was") from error
+        card = self._given.card if self._given else built_in_card()
+        return status_of(self._catalog, self.folder, card)
 
     def skipped(self) -> list[Skipped]:
         """The files that could not be used and were not touched since, by path."""
@@ -212,7 +401,8 @@ def open_library(
     Args:
         path: its folder; see `default_folder` for what counts if there is none.
         create: make it where it is missing.
-        encoder: the model; the one that comes with the package if there is none.
+        encoder: the model; if there is none, that of the library's vectors, and in an empty library
+            the one that comes with the package.
         max_pixels: refuse images with more.
 
     Raises:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 import searchlib
-from searchlib import errors
-from searchlib.encoder import built_in_card
+from searchlib import ImageEncoder, errors
+from searchlib.encoder import ModelCard, built_in_card, registry
+from searchlib.encoder.card import card_as_toml
 
 
 def test_the_same_picture_is_found_from_every_kind_of_source(tmp_path: Path, photos: Path) -> None:
@@ -85,10 +86,87 @@ def test_vectors_of_another_model_are_refused(tmp_path: Path, photos: Path) -> N
     crop = dataclasses.replace(card.preprocessing, resize="crop")
     other = searchlib.ImageEncoder(dataclasses.replace(card, name="other", preprocessing=crop))
     with searchlib.open_library(tmp_path / "library", encoder=other) as library:
-        with pytest.raises(errors.ModelMismatchError, match="tiny-vit-5m"):
+        with pytest.raises(
+            errors.ModelMismatchError, match=r"tiny-vit-5m .*`searchlib models use other`"
+        ):
             library.search(photos / "cat.jpg")
         with pytest.raises(errors.ModelMismatchError):
             library.add(photos)
+
+
+@pytest.fixture
+def known_models(
+    cropping_card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModelCard:
+    """The card of the other model, which `searchlib models add` has made known here."""
+    folder = tmp_path / "card"
+    folder.mkdir()
+    (folder / cropping_card.path.name).symlink_to(cropping_card.path)
+    (folder / "card.toml").write_text(card_as_toml(cropping_card))
+    monkeypatch.setenv("SEARCHLIB_MODELS", str(tmp_path / "known"))
+    known = registry.add(folder / "card.toml")
+    assert isinstance(known, ModelCard)
+    return known
+
+
+def test_a_library_is_opened_with_the_model_of_its_vectors(
+    filled_library: Path, original_photos: Path, known_models: ModelCard
+) -> None:
+    with searchlib.open_library(filled_library) as library:
+        library.use_model(known_models)
+    with searchlib.open_library(filled_library) as library:
+        assert library.encoder.card == known_models
+        assert library.search(original_photos / "cat.jpg", k=1)[0].score > 0.999
+        assert library.add(original_photos).unchanged == 8
+        assert library.status().model == "cropping"
+
+
+def test_an_open_library_follows_when_another_changes_the_model(
+    filled_library: Path, original_photos: Path, known_models: ModelCard, encoder: ImageEncoder
+) -> None:
+    coffee = np.asarray(Image.open(original_photos / "coffee.jpg"))
+    with searchlib.open_library(filled_library) as library:
+        before = library.search(coffee, k=8)
+        assert library.encoder.identity == encoder.identity
+        with searchlib.open_library(filled_library) as other:
+            other.use_model(known_models)
+            expected = other.search(coffee, k=8)
+        assert library.search(coffee, k=8) == expected
+        assert library.encoder.identity == known_models.identity
+        assert [m.score for m in expected] != [m.score for m in before]
+        with searchlib.open_library(filled_library) as other:
+            other.use_model(encoder.card)
+        assert library.add(original_photos).unchanged == 8
+        assert library.search(coffee, k=8) == before
+
+
+def test_a_model_that_is_not_known_here_is_named_and_the_status_is_told_all_the_same(
+    filled_library: Path,
+    original_photos: Path,
+    cropping_card: ModelCard,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with searchlib.open_library(filled_library) as library:
+        library.use_model(cropping_card)
+        # Its own object needs no list of known models.
+        assert library.search(original_photos / "cat.jpg", k=1)[0].score > 0.999
+    monkeypatch.setenv("SEARCHLIB_MODELS", str(tmp_path / "known"))
+    identity = cropping_card.identity
+    told = (
+        rf"library uses the model cropping \({identity[:12]}\).* `searchlib models pull cropping`"
+    )
+    with searchlib.open_library(filled_library) as library:
+        for act in (library.add, library.search):
+            with pytest.raises(errors.ModelMismatchError, match=told):
+                act(original_photos / "cat.jpg")
+        status = library.status()
+        assert (status.model, status.identity, status.vectors) == ("cropping", identity, 8)
+        assert [(m.name, m.vectors, m.in_use) for m in status.models] == [
+            ("cropping", 8, True),
+            ("tiny-vit-5m", 8, False),
+        ]
+        assert library.skipped() == []
 
 
 def test_one_library_answers_many_threads_while_it_grows(tmp_path: Path, photos: Path) -> None:

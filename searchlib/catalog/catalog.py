@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 
+from searchlib.catalog import foreign, models
 from searchlib.catalog.database import Database
+from searchlib.catalog.foreign import KnownImage, StoredVectors
 from searchlib.catalog.records import (
     Counts,
     Facts,
@@ -24,8 +27,9 @@ from searchlib.catalog.records import (
     ReadFile,
     SkippedFile,
     Stat,
+    Unembedded,
 )
-from searchlib.catalog.schema import Embedding, File, Folder, Image, Model, table
+from searchlib.catalog.schema import Embedding, File, Folder, Image, table
 from searchlib.catalog.vectors import (
     Changes,
     change_at,
@@ -35,7 +39,6 @@ from searchlib.catalog.vectors import (
     read_all,
 )
 from searchlib.catalog.writer import BatchWriter
-from searchlib.errors import ModelMismatchError
 
 _T = TypeVar("_T")
 _IDS_PER_QUERY = 500
@@ -79,31 +82,64 @@ class Catalog:
         if current is None:
             with self.database.writing() as connection:
                 # Another process may have done it since.
-                current = _model_in_use(connection)
+                current = models.model_in_use(connection)
                 if current is None:
-                    connection.execute(
-                        insert(Model).values(
-                            identity=identity,
-                            name=name,
-                            dimension=dimension,
-                            in_use=True,
-                            added_at=time.time(),
-                        )
+                    current = models.known_model(
+                        connection, identity=identity, name=name, dimension=dimension
                     )
-                    current = _model_in_use(connection)
-        assert current is not None
+                    models.put_to_use(connection, current)
         if current.identity != identity:
-            raise ModelMismatchError(
-                f"{self.database.folder}: this library's vectors were made with the model "
-                f"{current.name} ({current.identity[:12]}), not with {name} ({identity[:12]}); "
-                "vectors of two models cannot be compared. Use another --library for it"
-            )
+            raise models.mismatch(self.database.folder, current, identity=identity, name=name)
         return current
 
     def model(self) -> ModelRecord | None:
         """The model in use, None in a library that has no vector yet."""
         with self.database.reading() as connection:
-            return _model_in_use(connection)
+            return models.model_in_use(connection)
+
+    def known_model(self, *, identity: str, name: str, dimension: int) -> ModelRecord:
+        """The record of a model that vectors are to be made with before it is in use."""
+        with self.database.writing() as connection:
+            return models.known_model(connection, identity=identity, name=name, dimension=dimension)
+
+    def coverage(self, model: ModelRecord) -> tuple[int, int]:
+        """How many images with a file present have a vector of a model, and how many have none."""
+        with self.database.reading() as connection:
+            return models.coverage(connection, model)
+
+    def without_vector(self, model: ModelRecord, *, after: int, limit: int) -> list[Unembedded]:
+        """The next images after an id that have a file present and no vector of a model, by id."""
+        with self.database.reading() as connection:
+            return models.without_vector(connection, model, after=after, limit=limit)
+
+    def put_vectors(
+        self, model: ModelRecord, vectors: Sequence[tuple[int, NDArray[np.float32]]]
+    ) -> None:
+        """Give images their vectors of a model, which need not be in use, all or none.
+
+        Args:
+            model: that the vectors were made with.
+            vectors: image ids, and float32 [dimension] of length 1. An image that has a vector of
+                this model keeps it.
+        """
+        with self.database.writing() as connection:
+            models.put_vectors(connection, model, vectors)
+
+    def switch_model(self, model: ModelRecord, *, without: Collection[int]) -> bool:
+        """Put a model to use if every image with a file present has a vector of it.
+
+        Args:
+            model: the new one.
+            without: ids of images that may have none.
+
+        Returns:
+            False, and nothing happened, where another image has none.
+        """
+        with self.database.writing() as connection:
+            complete = models.is_complete(connection, model, without=without)
+            if complete:
+                models.put_to_use(connection, model)
+            return complete
 
     def use_folder(self, path: str) -> None:
         """Remember a folder as added; nothing happens where it is known."""
@@ -112,12 +148,24 @@ class Catalog:
             if known is None:
                 connection.execute(insert(Folder).values(path=path, added_at=time.time()))
 
-    def known_files(self, root: str) -> dict[str, KnownFile]:
-        """The files at or below an absolute path, by path."""
+    def known_files(self, root: str, model: ModelRecord) -> dict[str, KnownFile]:
+        """The files at or below an absolute path, by path.
+
+        Args:
+            root: the path.
+            model: whose vectors count for `KnownFile.embedded`.
+        """
         below = root.rstrip(os.sep)
         # All paths below a folder lie between "folder/" and the next byte after the separator.
         query = select(
-            File.id, File.path, File.size, File.mtime_ns, File.inode, File.state, File.reason
+            File.id,
+            File.path,
+            File.size,
+            File.mtime_ns,
+            File.inode,
+            File.state,
+            File.reason,
+            models.has_vector_of(model, File.image_id).label("embedded"),
         ).where(
             or_(
                 File.path == root,
@@ -127,7 +175,11 @@ class Catalog:
         with self.database.reading() as connection:
             return {
                 row.path: KnownFile(
-                    row.id, Stat(row.size, row.mtime_ns, row.inode), row.state, row.reason
+                    row.id,
+                    Stat(row.size, row.mtime_ns, row.inode),
+                    row.state,
+                    row.reason,
+                    row.embedded,
                 )
                 for row in connection.execute(query)
             }
@@ -148,15 +200,28 @@ class Catalog:
 
         Returns:
             For each file what it was to the library, None for a skipped one.
+
+        Raises:
+            ModelMismatchError: the model is not in use any more.
         """
         with self.database.writing() as connection:
+            models.require_in_use(connection, model, self.database.folder)
             writer = BatchWriter(connection, model, files, gone=gone)
             return [writer.write(file) for file in files]
 
-    def mark_present(self, file_ids: Iterable[int]) -> None:
-        """Mark files as being where they were again."""
+    def mark_present(self, model: ModelRecord, file_ids: Iterable[int]) -> None:
+        """Mark files as being where they were again.
+
+        Args:
+            model: that their images have a vector of.
+            file_ids: of the files.
+
+        Raises:
+            ModelMismatchError: the model is not in use any more.
+        """
         now = time.time()
         with self.database.writing() as connection:
+            models.require_in_use(connection, model, self.database.folder)
             for some in _chunks(file_ids):
                 connection.execute(
                     update(File).where(File.id.in_(some)).values(state="present", checked_at=now)
@@ -183,6 +248,33 @@ class Catalog:
         with self.database.reading() as connection:
             row = connection.execute(_VECTOR, _key(digest, model)).scalar()
         return None if row is None else decode_vector(row, model, self.database.path)
+
+    def known_images(
+        self, digests: Collection[bytes], model: ModelRecord | None
+    ) -> dict[bytes, KnownImage]:
+        """The images of some digests, by digest; without vectors where there is no model yet."""
+        with self.database.reading() as connection:
+            return foreign.known_images(connection, model, digests, self.database.path)
+
+    def digests_at(self, paths: Collection[str]) -> dict[str, tuple[Stat, bytes]]:
+        """The files present at some absolute paths: what tells if they were touched, the digest."""
+        with self.database.reading() as connection:
+            return foreign.digests_at(connection, paths)
+
+    @contextmanager
+    def stored_vectors(
+        self, model: ModelRecord | None, *, include_missing: bool
+    ) -> Iterator[StoredVectors]:
+        """The vectors of a model as they stand now, to be read inside the block.
+
+        Args:
+            model: whose vectors; none where there is no model.
+            include_missing: also those whose image has no file present.
+        """
+        with self.database.reading() as connection:
+            yield foreign.stored_vectors(
+                connection, model, self.database.path, include_missing=include_missing
+            )
 
     def images(self, ids: Collection[int]) -> dict[int, ImageRecord]:
         """The images of these ids that have a file present."""
@@ -243,21 +335,22 @@ class Catalog:
 
     def counts(self, model: ModelRecord | None) -> Counts:
         """What is in the catalog, counted at one moment."""
-        model_id = None if model is None else model.id
         by_state = select(File.state, func.count()).group_by(File.state)
         images = select(func.count(func.distinct(File.image_id))).where(File.state == "present")
         with self.database.reading() as connection:
             states = dict(connection.execute(by_state).all())
-            vectors = select(func.count()).where(Embedding.model_id == model_id)
+            by_model = models.vectors_by_model(connection)
+            vectors = {found.identity: found.vectors for found in by_model}
             return Counts(
                 images=connection.execute(images).scalar_one(),
                 files_present=states.get("present", 0),
                 files_missing=states.get("missing", 0),
                 files_skipped=states.get("skipped", 0),
                 folders=connection.execute(select(func.count(Folder.id))).scalar_one(),
-                vectors=connection.execute(vectors).scalar_one(),
+                vectors=0 if model is None else vectors.get(model.identity, 0),
                 seq=0 if model is None else last_seq(connection, model),
                 last_change=connection.execute(select(func.max(File.checked_at))).scalar(),
+                models=by_model,
             )
 
     def skipped(self) -> list[tuple[str, str]]:
@@ -269,13 +362,6 @@ class Catalog:
 
 def _key(digest: bytes, model: ModelRecord) -> dict[str, Any]:
     return {"digest": digest, "model_id": model.id}
-
-
-def _model_in_use(connection: Connection) -> ModelRecord | None:
-    row = connection.execute(
-        select(Model.id, Model.identity, Model.name, Model.dimension).where(Model.in_use)
-    ).first()
-    return None if row is None else ModelRecord(*row)
 
 
 def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:

@@ -28,12 +28,21 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """A file as the catalog knows it."""
+    """A file as the catalog knows it.
+
+    Attributes:
+        id: in the catalog.
+        stat: as it was when the file was last read.
+        state: where it is, was, or that it could not be used.
+        reason: why not.
+        embedded: whether its image has a vector of the model asked for.
+    """
 
     id: int
     stat: Stat
     state: State
     reason: str | None
+    embedded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ class SkippedFile:
     reason: str
 
 
-Outcome = Literal["added", "copy", "moved", "changed", "unchanged"]
+Outcome = Literal["added", "copy", "moved", "changed", "embedded", "unchanged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +133,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """The model in use.
+    """A model that the catalog knows.
 
     Attributes:
         id: in the catalog.
@@ -140,6 +149,38 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelVectors:
+    """A model that has vectors in the library.
+
+    Attributes:
+        name: of its card.
+        identity: 64 hex digits.
+        vectors: how many.
+        in_use: whether images are searched and added with it.
+    """
+
+    name: str
+    identity: str
+    vectors: int
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unembedded:
+    """An image that has no vector of a model.
+
+    Attributes:
+        id: in the catalog.
+        digest: 32 bytes, the BLAKE3 of its bytes.
+        paths: where it lies; at least one.
+    """
+
+    id: int
+    digest: bytes
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """What is in the catalog, counted.
 
@@ -150,6 +191,7 @@ class Counts:
         vectors: of the model in use.
         seq: the last change of the vector set, 0 where there was none.
         last_change: when a file was last read or found missing, or None.
+        models: that have vectors, the one in use first.
     """
 
     images: int
@@ -160,3 +202,4 @@ class Counts:
     vectors: int
     seq: int
     last_change: float | None
+    models: tuple[ModelVectors, ...]

@@ -79,6 +79,7 @@ class BatchWriter:
             self._write_skipped(file)
             return None
         known = file.digest in self._images
+        vectors = len(self._embedded)
         image_id = self._image(file)
         place = self._by_path.get(file.path)
         if place is None:
@@ -86,8 +87,10 @@ class BatchWriter:
             outcome: Outcome = "moved" if place else "copy" if known else "added"
         elif place.image_id is None:
             outcome = "copy" if known else "added"
+        elif place.image_id != image_id:
+            outcome = "changed"
         else:
-            outcome = "unchanged" if place.image_id == image_id else "changed"
+            outcome = "embedded" if len(self._embedded) > vectors else "unchanged"
         self._put_place(place, file, image_id=image_id, state="present", reason=None)
         return outcome
 

@@ -10,9 +10,11 @@ import click
 
 from searchlib.cli.add import add
 from searchlib.cli.export import export
+from searchlib.cli.models import models
 from searchlib.cli.search import search
 from searchlib.cli.shared import Commands
 from searchlib.cli.status import status
+from searchlib.cli.vectors import vectors
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (add, search, status, export):
+for command in (add, search, status, vectors, models, export):
     main.add_command(command)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from searchlib.cli import shared
+from searchlib.cli.progress import counting
 
 if TYPE_CHECKING:
-    from searchlib.ingest import Progress, Report
+    from searchlib.ingest import Report
 
 _MOST_SKIPPED = 20
-_LINE_EVERY_SECONDS = 10.0
 
 
 @click.command()
@@ -49,7 +45,7 @@ def add(
     file names (as in a .gitignore). Only what is new or was changed is read. Interrupt it as you
     like: the next run goes on where this one stopped.
     """
-    with shared.open_library(folder, create=True) as library, _progress() as on_progress:
+    with shared.open_library(folder, create=True) as library, counting() as on_progress:
         report = library.add(*paths, retry=retry, workers=workers, on_progress=on_progress)
     if as_json:
         shared.print_json({**asdict(report), "found": report.found})
@@ -80,6 +76,7 @@ def _summary(report: Report) -> str:
         "copies": report.copies,
         "moved": report.moved,
         "changed": report.changed,
+        "embedded": report.embedded,
         "unchanged": report.unchanged,
         "missing": report.missing,
         "skipped": len(report.skipped),
@@ -90,78 +87,3 @@ def _summary(report: Report) -> str:
     if report.added:
         line += f" ({report.added / report.seconds:.1f} images/s)"
     return line
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
-    if sys.stderr is not None and sys.stderr.isatty():
-        with _bar() as tell:
-            yield tell
-    else:
-        yield _Lines().tell
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        ProgressColumn,
-        SpinnerColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
-
-    bar = Bar(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("listing", total=None)
-
-        def tell(progress: Progress) -> None:
-            skipped = f", {progress.skipped} skipped" if progress.skipped else ""
-            bar.update(
-                task,
-                description=progress.stage + skipped,
-                completed=progress.done,
-                total=progress.total,
-            )
-
-        yield tell
-
-
-class _Lines:
-    """Progress where there is no terminal: a line now and then."""
-
-    def __init__(self) -> None:
-        self._started = self._last = time.monotonic()
-
-    def tell(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._last < _LINE_EVERY_SECONDS:
-            return
-        self._last = now
-        if progress.total is None:
-            shared.say(f"listing: {progress.done} files")
-            return
-        rate = progress.done / (now - self._started)
-        left = (progress.total - progress.done) / rate
-        shared.say(
-            f"embedding: {progress.done} of {progress.total} files, {rate:.1f} images/s, "
-            f"{left:.0f} s left"
-        )

@@ -11,7 +11,7 @@ import click
 from searchlib.cli import shared
 
 if TYPE_CHECKING:
-    from searchlib.library import Status
+    from searchlib.status import Status
 
 
 @click.command()
@@ -33,13 +33,14 @@ def status(skipped: bool, as_json: bool, folder: Path | None) -> None:
         found = library.status()
     if as_json:
         last = found.last_change
-        shared.print_json(
-            {
-                **asdict(found),
-                "folder": str(found.folder),
-                "last_change": None if last is None else last.isoformat(),
-            }
-        )
+        values = {
+            **asdict(found),
+            "folder": str(found.folder),
+            "last_change": None if last is None else last.isoformat(),
+        }
+        if len(found.models) < 2:
+            del values["models"]
+        shared.print_json(values)
     else:
         _print(found)
 
@@ -62,3 +63,6 @@ def _print(found: Status) -> None:
     }
     for name, value in rows.items():
         click.echo(f"{name:12} {value}")
+    for model in found.models if len(found.models) > 1 else ():
+        used = ", in use" if model.in_use else ""
+        click.echo(f"{'vectors':12} {model.vectors:,} of {model.name}, {model.identity[:12]}{used}")

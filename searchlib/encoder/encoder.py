@@ -7,6 +7,7 @@ between cores and gives the same vectors to the last bit.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -115,14 +116,12 @@ class ImageEncoder:
     @contextmanager
     def for_throughput(self, workers: int) -> Iterator[None]:
         """Arrange for `workers` threads that embed at once; undone at the end of the block."""
-        before = get_threads()
         self._pool.resize(workers)
-        set_threads(1)
         try:
-            yield
+            with _single_threaded():
+                yield
         finally:
             self._pool.resize(1)
-            set_threads(before)
 
     def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._pool.borrow() as engine:
@@ -136,3 +135,29 @@ class ImageEncoder:
         engine = open_engine(self.card.path)
         self._batch = check_image_model(engine, self.card)
         return engine
+
+
+class _SingleThreaded:
+    """How many blocks want one thread for each engine, and what there was before the first."""
+
+    lock = threading.Lock()
+    blocks = 0
+    before = 1
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """One thread for each engine of the process, as long as any of these blocks runs."""
+    shared = _SingleThreaded
+    with shared.lock:
+        if shared.blocks == 0:
+            shared.before = get_threads()
+            set_threads(1)
+        shared.blocks += 1
+    try:
+        yield
+    finally:
+        with shared.lock:
+            shared.blocks -= 1
+            if shared.blocks == 0:
+                set_threads(shared.before)

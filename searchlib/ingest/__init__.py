@@ -2,6 +2,15 @@
 
 from searchlib.ingest.ignore import IGNORE_FILE
 from searchlib.ingest.pipeline import ingest
+from searchlib.ingest.reembed import ModelChange, change_model
 from searchlib.ingest.report import Progress, Report, Skipped
 
-__all__ = ["IGNORE_FILE", "Progress", "Report", "Skipped", "ingest"]
+__all__ = [
+    "IGNORE_FILE",
+    "ModelChange",
+    "Progress",
+    "Report",
+    "Skipped",
+    "change_model",
+    "ingest",
+]

@@ -13,26 +13,26 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from typing import TypeVar
 
 from searchlib.catalog import (
     Catalog,
-    Facts,
     ModelRecord,
     NewContent,
     Outcome,
     ReadFile,
     SkippedFile,
-    Stat,
 )
 from searchlib.encoder import ImageEncoder
 from searchlib.errors import ImageError, OutputError
-from searchlib.images import DEFAULT_MAX_PIXELS, ImageFacts, OpenedFile, open_file, printable
+from searchlib.images import DEFAULT_MAX_PIXELS, OpenedFile, open_file, printable
+from searchlib.ingest.place import facts_of, gone, processors, stat_of_opened
 from searchlib.ingest.plan import make_plan
 from searchlib.ingest.report import Progress, Report, Skipped
-from searchlib.ingest.walk import Found, gone, signed
+from searchlib.ingest.walk import Found
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ BATCH_SECONDS = 2.0
 _AHEAD = 4
 
 _Result = ReadFile | SkippedFile | Skipped
+_Item = TypeVar("_Item")
+_Done = TypeVar("_Done")
 
 
 def ingest(
@@ -69,24 +71,29 @@ def ingest(
     Raises:
         InputError: an ignore file cannot be used.
         EncoderError: the model cannot be used at all.
-        LibraryError: the catalog cannot be written; what was committed stays.
+        LibraryError: the catalog cannot be written, or the library changed its model meanwhile;
+            what was committed stays.
     """
     started = time.monotonic()
     tell = on_progress or (lambda _: None)
     plan = make_plan(
-        catalog, paths, retry=retry, on_found=lambda n: tell(Progress("listing", n, None))
+        catalog,
+        model,
+        paths,
+        retry=retry,
+        on_found=lambda n: tell(Progress("listing", n, None)),
     )
     for folder in plan.folders:
         catalog.use_folder(folder)
-    catalog.mark_present(plan.returned)
+    catalog.mark_present(model, plan.returned)
     report = Report(unchanged=plan.unchanged, skipped=plan.skipped)
     if plan.read:
         worker = _Worker(catalog, encoder, model, max_pixels)
         committer = _Committer(catalog, model, report)
-        count = workers or _processors()
+        count = workers or processors()
         with encoder.for_throughput(count):
             try:
-                with closing(_in_order(worker.read, plan.read, count)) as results:
+                with closing(in_order(worker.read, plan.read, count)) as results:
                     for done, result in enumerate(results, 1):
                         committer.take(result)
                         tell(Progress("embedding", done, len(plan.read), len(report.skipped)))
@@ -98,22 +105,16 @@ def ingest(
     return report
 
 
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _in_order(
-    work: Callable[[Found], _Result], items: Sequence[Found], workers: int
-) -> Generator[_Result, None, None]:
+def in_order(
+    work: Callable[[_Item], _Done], items: Iterable[_Item], workers: int
+) -> Generator[_Done, None, None]:
     """Work on some items at once, and give the results in the order of the items.
 
     No more than a few results wait for their turn, so that memory does not grow with the number
     of items.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="searchlib-ingest") as pool:
-        waiting: deque[Future[_Result]] = deque()
+        waiting: deque[Future[_Done]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -145,9 +146,11 @@ class _Worker:
                 except ImageError as error:
                     if not error.lasting:
                         raise
-                    return SkippedFile(found.path, _stat(opened), found.folder, error.reason)
+                    return SkippedFile(
+                        found.path, stat_of_opened(opened), found.folder, error.reason
+                    )
                 except OutputError as error:
-                    return SkippedFile(found.path, _stat(opened), found.folder, str(error))
+                    return SkippedFile(found.path, stat_of_opened(opened), found.folder, str(error))
         except ImageError as error:
             return Skipped(found.path, error.reason)
 
@@ -156,26 +159,8 @@ class _Worker:
         if not self._catalog.has_vector(opened.digest, self._model):
             image = opened.load(min_side=self._encoder.min_side, max_pixels=self._max_pixels)
             vector = self._encoder.embed(image.pixels)
-            content = NewContent(_facts(image.facts, opened.size), vector)
-        return ReadFile(found.path, _stat(opened), opened.digest, found.folder, content)
-
-
-def _stat(opened: OpenedFile) -> Stat:
-    return Stat(opened.size, opened.mtime_ns, signed(opened.inode))
-
-
-def _facts(facts: ImageFacts, size: int) -> Facts:
-    return Facts(
-        bytes=size,
-        format=facts.format,
-        width=facts.width,
-        height=facts.height,
-        taken_at=None if facts.taken_at is None else facts.taken_at.isoformat(),
-        camera_make=facts.camera_make,
-        camera_model=facts.camera_model,
-        latitude=facts.latitude,
-        longitude=facts.longitude,
-    )
+            content = NewContent(facts_of(image.facts, opened.size), vector)
+        return ReadFile(found.path, stat_of_opened(opened), opened.digest, found.folder, content)
 
 
 class _Committer:
@@ -215,5 +200,7 @@ class _Committer:
                 self._report.moved += 1
             case "changed":
                 self._report.changed += 1
+            case "embedded":
+                self._report.embedded += 1
             case "unchanged":
                 self._report.unchanged += 1

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from searchlib.catalog import Catalog, KnownFile
+from searchlib.catalog import Catalog, KnownFile, ModelRecord
+from searchlib.ingest.place import gone, stat_of
 from searchlib.ingest.report import Skipped
-from searchlib.ingest.walk import Found, gone, stat_of, walk
+from searchlib.ingest.walk import Found, walk
 
 _TELL_EVERY = 500
 
@@ -37,6 +38,7 @@ class Plan:
 
 def make_plan(
     catalog: Catalog,
+    model: ModelRecord,
     paths: Sequence[str | os.PathLike[str]],
     *,
     retry: bool,
@@ -46,6 +48,7 @@ def make_plan(
 
     Args:
         catalog: of the library.
+        model: that every image should have a vector of.
         paths: folders and files.
         retry: try untouched files again that could not be used before.
         on_found: told how many files were found, now and then.
@@ -57,7 +60,7 @@ def make_plan(
     seen: set[str] = set()
     for given in paths:
         root = os.path.abspath(given)  # noqa: PTH100 - resolving links would rename the files
-        known = catalog.known_files(root)
+        known = catalog.known_files(root, model)
         found_here = 0
         if os.path.isdir(root):  # noqa: PTH112 - a Path raises where it may not look
             plan.folders.append(root)
@@ -97,6 +100,9 @@ def _compare(plan: Plan, found: Found, known: KnownFile | None, *, retry: bool) 
             plan.read.append(found)
         else:
             plan.skipped.append(Skipped(found.path, known.reason or ""))
+    elif not known.embedded:
+        # It was away, or could not be read, while the library changed its model.
+        plan.read.append(found)
     else:
         plan.unchanged += 1
         if known.state == "missing":

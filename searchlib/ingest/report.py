@@ -45,6 +45,7 @@ class Report:
         copies: files with the bytes of an image that the library has, at another place.
         moved: files that lay elsewhere before.
         changed: known files with new content.
+        embedded: known files whose image had no vector of the model in use.
         unchanged: known files that were not touched, or only touched.
         missing: known files that are gone; their vectors are kept.
         skipped: with reasons, in the order in which they were met.
@@ -55,6 +56,7 @@ class Report:
     copies: int = 0
     moved: int = 0
     changed: int = 0
+    embedded: int = 0
     unchanged: int = 0
     missing: int = 0
     skipped: list[Skipped] = field(default_factory=list)
@@ -68,6 +70,7 @@ class Report:
             + self.copies
             + self.moved
             + self.changed
+            + self.embedded
             + self.unchanged
             + len(self.skipped)
         )

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from searchlib.catalog import Stat
 from searchlib.images import is_image_name
 from searchlib.ingest.ignore import Ignore
+from searchlib.ingest.place import stat_of
 from searchlib.ingest.report import Skipped
-
-_HALF = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +26,6 @@ class Found:
     path: str
     stat: Stat
     folder: str | None
-
-
-def stat_of(status: os.stat_result) -> Stat:
-    """What the catalog keeps of a file's status."""
-    return Stat(status.st_size, status.st_mtime_ns, signed(status.st_ino))
-
-
-def signed(inode: int) -> int:
-    """An inode number for a database whose integers have a sign: some file systems use 64 bits."""
-    return inode - 2 * _HALF if inode >= _HALF else inode
 
 
 def walk(root: str) -> Iterator[Found | Skipped]:
@@ -73,17 +62,6 @@ def walk(root: str) -> Iterator[Found | Skipped]:
                 except OSError as error:
                     yield Skipped(entry.path, _words(entry, error))
         stack.extend(reversed(below))
-
-
-def gone(path: str) -> bool:
-    """Whether there is certainly nothing at a path: no permission or a broken disk do not say."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _words(entry: os.DirEntry[str], error: OSError) -> str:

@@ -71,6 +71,7 @@ def test_the_json_holds_the_counts_and_the_skipped_files(run, photos, library_fo
         "copies": 1,
         "moved": 0,
         "changed": 0,
+        "embedded": 0,
         "unchanged": 0,
         "missing": 0,
         "skipped": [{"path": f"{photos}/empty.png", "reason": "the file is empty"}],
@@ -162,7 +163,7 @@ def test_the_catalog_keeps_names_as_the_disk_has_them(fill, photos, library_fold
 def test_without_a_terminal_progress_comes_in_plain_lines(
     photos, library_folder, environment, monkeypatch
 ):
-    monkeypatch.setattr(sys.modules["searchlib.cli.add"], "_LINE_EVERY_SECONDS", 0)
+    monkeypatch.setattr(sys.modules["searchlib.cli.progress"], "_LINE_EVERY_SECONDS", 0)
     arguments = ["add", str(photos), "--library", str(library_folder)]
     done = CliRunner().invoke(main, arguments, env=environment)
     assert done.exit_code == 0

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from click.testing import CliRunner
 
+import searchlib
 from searchlib.cli import main
 
 
@@ -50,6 +51,25 @@ def test_the_json_holds_the_same(run, filled_library, encoder):
     }
 
 
+def test_the_models_are_listed_where_there_is_more_than_one(
+    run, filled_library, encoder, cropping_card
+):
+    with searchlib.open_library(filled_library) as library:
+        library.use_model(cropping_card)
+    done = run("status", "--library", filled_library)
+    assert os.fsdecode(done.stdout).splitlines()[-2:] == [
+        f"vectors      8 of cropping, {cropping_card.identity[:12]}, in use",
+        f"vectors      8 of tiny-vit-5m, {encoder.identity[:12]}",
+    ]
+    assert (done.returncode, done.stderr) == (0, b"")
+    status = json.loads(run("status", "--json", "--library", filled_library).stdout)
+    assert status["identity"] == cropping_card.identity
+    assert status["models"] == [
+        {"name": "cropping", "identity": cropping_card.identity, "vectors": 8, "in_use": True},
+        {"name": "tiny-vit-5m", "identity": encoder.identity, "vectors": 8, "in_use": False},
+    ]
+
+
 def test_skipped_files_are_listed_with_the_reason(run, fill, photos, library_folder):
     (photos / "letter.jpg").write_text("Dear diary")
     (photos / "empty\n.png").write_bytes(b"")
@@ -75,7 +95,7 @@ def test_every_command_has_help_and_is_listed(run):
     overview = os.fsdecode(run("--help").stdout)
     commands = overview.partition("Commands:\n")[2].split("\n")
     names = [line.split()[0] for line in commands if line]
-    assert names == ["add", "export", "search", "status"]
+    assert names == ["add", "export", "models", "search", "status", "vectors"]
     for name in names:
         done = CliRunner().invoke(main, [name, "--help"])
         assert done.exit_code == 0

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from searchlib.encoder import ImageEncoder, built_in_card
+from searchlib.encoder.contract import bare_card
+from searchlib.encoder.engine import get_threads, set_threads
 from searchlib.errors import CardError
 
 GOLDEN = Path(__file__).parent / "data" / "golden.npy"
@@ -96,3 +98,31 @@ def test_a_model_that_takes_another_input_is_refused(tmp_path: Path) -> None:
     wrong = dataclasses.replace(card, path=path, sha256=digest, bytes=len(data))
     with pytest.raises(CardError, match="the model takes"):
         ImageEncoder(wrong).embed(photograph("coffee"))
+
+
+def test_arrangements_that_overlap_give_back_the_threads_that_there_were() -> None:
+    before = get_threads()
+    try:
+        set_threads(2)
+        one, other = ImageEncoder(), ImageEncoder()
+        first, second = one.for_throughput(2), other.for_throughput(2)
+        first.__enter__()
+        assert get_threads() == 1
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert get_threads() == 1
+        second.__exit__(None, None, None)
+        assert get_threads() == 2
+    finally:
+        set_threads(before)
+
+
+def test_pictures_at_once_get_the_vectors_that_each_gets_alone() -> None:
+    card = bare_card(DATA / "pictures.pte")
+    encoder = ImageEncoder(card)
+    images = [photograph(name) for name in PHOTOGRAPHS] * 3
+    together = encoder.embed_many(images)
+    assert together.shape == (len(images), 512)
+    for image, vector in zip(images, together, strict=True):
+        np.testing.assert_array_equal(encoder.embed(image), vector)
+    assert encoder.embed_many([]).shape == (0, 512)

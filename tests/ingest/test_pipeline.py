@@ -51,7 +51,9 @@ def test_vectors_do_not_depend_on_what_was_embedded_beside_them(
         alone = encoder.embed(load(path, min_side=encoder.min_side).pixels)
         (match,) = library.search(path, k=1)
         assert match.path == str(path)
-        stored = library._catalog.vector(bytes.fromhex(match.image.digest), library._model)
+        model = library._catalog.model()
+        assert model is not None
+        stored = library._catalog.vector(bytes.fromhex(match.image.digest), model)
         assert stored is not None
         np.testing.assert_array_equal(
             stored.astype(np.float16), alone.astype(np.float16), err_msg=str(path)

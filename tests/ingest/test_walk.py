@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from searchlib.errors import InputError
 from searchlib.ingest import Skipped
-from searchlib.ingest.walk import Found, gone, signed, walk
+from searchlib.ingest.place import gone, signed
+from searchlib.ingest.walk import Found, walk
 
 
 def make(root: Path, *names: str) -> None:
