@@ -131,7 +131,9 @@ def test_a_folder_without_a_library_is_named_and_not_made_one(run, original_phot
         ("folder", "is a folder, not a file"),
         ("letter.jpg", "not an image: no decoder knows its first bytes"),
         ("empty.jpg", "the file is empty"),
-        ("https://example.org/cat.jpg", "URLs are not supported; download the file and pass its"),
+        # Port 9 is the discard service, which nothing runs any more.
+        ("http://127.0.0.1:9/cat.jpg", "the server refused the connection"),
+        ("ftp://127.0.0.1/cat.jpg", "ftp:// is not supported"),
     ],
 )
 def test_a_query_that_is_no_picture_is_named_with_the_reason(
