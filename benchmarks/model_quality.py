@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,15 @@ from PIL import Image
 from benchmarks.common import ROOT, machine, median, percentile, say
 from benchmarks.labelled import Labelled, Quality, quality, sets
 from benchmarks.table import markdown
-from searchlib.encoder import ImageEncoder, built_in_card, load_card
+from searchlib.encoder import ImageEncoder, ModelCard, built_in_card, load_card
+from searchlib.encoder.preprocess import prepare
 from searchlib.errors import ImageError, SearchlibError
 from searchlib.images import load
 
 Resize = Literal["squash", "crop"]
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SPEED_PICTURES = 64
 SPEED_ROUNDS = 3
 _WARM_UP = 3
@@ -45,10 +48,42 @@ class Variant:
     Attributes:
         name: for the table; the model's file and the way.
         encoder: of it.
+        resize: the way.
     """
 
     name: str
-    encoder: ImageEncoder
+    encoder: ImageEncoder | OnnxEncoder
+    resize: Resize
+
+
+class OnnxEncoder:
+    """A CLIP image tower in ONNX, run by onnxruntime, with the preprocessing of a card.
+
+    Args:
+        path: takes `pixel_values`, normalised as CLIP does it, and gives `image_embeds`.
+        card: whose preprocessing it gets, without normalisation.
+    """
+
+    def __init__(self, path: Path, card: ModelCard) -> None:
+        import onnxruntime
+
+        self.card = replace(card, path=path, bytes=path.stat().st_size, sha256=None)
+        self._spec = replace(card.preprocessing, mean=CLIP_MEAN, std=CLIP_STD)
+        self._path = path
+        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self.min_side = ImageEncoder(card).min_side
+
+    def embed(self, image: Image.Image) -> NDArray[np.float32]:
+        """As ImageEncoder.embed."""
+        pixels = prepare(image, self._spec)[None]
+        (output,) = self._session.run(["image_embeds"], {"pixel_values": pixels})
+        vector: NDArray[np.float32] = output[0] / np.linalg.norm(output[0])
+        return vector
+
+    @contextmanager
+    def for_throughput(self, workers: int) -> Iterator[None]:  # noqa: ARG002
+        """Nothing to arrange: onnxruntime has its threads."""
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +103,7 @@ def main() -> int:
     """Run it all."""
     options = _options()
     try:
-        variants = _variants(options.models)
+        variants = _variants(options.models, options.clip_onnx)
         found, absent = sets(options.data)
         for name in absent:
             say(f"{name}: not in {options.data}; skipped")
@@ -77,17 +112,22 @@ def main() -> int:
             return 1
         if options.quick:
             found = [replace(each, items=each.items[:40]) for each in found]
-        results, pictures = _qualities(variants, found)
+        results, cosines, pictures = _qualities(variants, found)
         speeds = [_speed(variant, pictures, quick=options.quick) for variant in variants]
     except SearchlibError as error:
         say(f"benchmarks: {error}")
         return 1
-    raw = _as_json(variants, found, results, speeds)
+    raw = {**_as_json(variants, found, results, speeds), "cosines": cosines}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     facts = raw["machine"]
     print(f"{facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, {facts['date']}\n")
     print(markdown(_lines(variants, found, results, speeds)))
+    if cosines:
+        lines = [["cosines of the vectors", "mean", "1 %", "min"]]
+        for pair, (mean, low, least) in cosines.items():
+            lines.append([pair, f"{mean:.4f}", f"{low:.4f}", f"{least:.4f}"])
+        print(f"\n{markdown(lines)}")
     if options.quick:
         print("\n- --quick: too little was measured for these figures to mean anything.")
     say(f"all figures: {options.out}")
@@ -102,6 +142,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--models", type=Path, nargs="+", metavar="CARD", help="card.toml of each; the built-in one"
     )
+    parser.add_argument(
+        "--clip-onnx", type=Path, metavar="FILE", help="a CLIP image tower for onnxruntime, beside"
+    )
     parser.add_argument("--quick", action="store_true", help="see that it runs; means nothing")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / "model_quality.json"
@@ -109,27 +152,54 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _variants(paths: Sequence[Path] | None) -> list[Variant]:
+def _variants(paths: Sequence[Path] | None, onnx: Path | None) -> list[Variant]:
     variants = []
-    for card in [load_card(path) for path in paths] if paths else [built_in_card()]:
-        for resize in get_args(Resize):
-            other = replace(card, preprocessing=replace(card.preprocessing, resize=resize))
-            variants.append(Variant(f"{card.path.stem}, {resize}", ImageEncoder(other)))
+    cards = [load_card(path) for path in paths] if paths else [built_in_card()]
+    for resize in get_args(Resize):
+        others = [
+            replace(card, preprocessing=replace(card.preprocessing, resize=resize))
+            for card in cards
+        ]
+        for card in others:
+            name = f"{card.path.stem}, {resize}"
+            variants.append(Variant(name, ImageEncoder(card), resize))
+        if onnx is not None:
+            name = f"onnxruntime {onnx.stem}, {resize}"
+            variants.append(Variant(name, OnnxEncoder(onnx, others[0]), resize))
     return variants
+
+
+_Cosines = dict[str, tuple[float, float, float]]
 
 
 def _qualities(
     variants: Sequence[Variant], found: Sequence[Labelled]
-) -> tuple[list[list[Quality]], list[Image.Image]]:
-    """The quality of each variant on each set, and some decoded pictures to measure speed on."""
+) -> tuple[list[list[Quality]], _Cosines, list[Image.Image]]:
+    """The quality of each variant on each set, and some decoded pictures to measure speed on.
+
+    Between them: of each two variants that may be compared the cosines of their vectors, as mean,
+    1 % and minimum.
+    """
     results: list[list[Quality]] = [[] for _ in variants]
+    cosines: dict[str, list[NDArray[np.float32]]] = {}
     pictures: list[Image.Image] = []
     for labelled in found:
         say(f"{labelled.name}: {len(labelled.items)} pictures")
         vectors, labels = _embedded(variants, labelled, pictures)
         for row, own in zip(results, vectors, strict=True):
             row.append(quality(own, labels))
-    return results, pictures
+        for (one, own), (other, others) in itertools.combinations(
+            zip(variants, vectors, strict=True), 2
+        ):
+            if one.resize == other.resize and own.shape == others.shape:
+                parts = cosines.setdefault(f"{one.name} : {other.name}", [])
+                parts.append((own * others).sum(axis=1))
+    spreads = {}
+    for pair, parts in cosines.items():
+        values = np.concatenate(parts)
+        low = float(np.percentile(values, 1))
+        spreads[pair] = (float(values.mean()), low, float(values.min()))
+    return results, spreads, pictures
 
 
 def _embedded(
@@ -191,7 +261,9 @@ def _ahead(
 def _speed(variant: Variant, pictures: Sequence[Image.Image], *, quick: bool) -> Speed:
     say(f"speed of {variant.name}")
     # A new encoder: the one that embedded the sets has the engines of many threads.
-    encoder = ImageEncoder(variant.encoder.card)
+    encoder = variant.encoder
+    if isinstance(encoder, ImageEncoder):
+        encoder = ImageEncoder(encoder.card)
     single = []
     for number, picture in enumerate([*pictures[:_WARM_UP], *pictures]):
         start = time.perf_counter()

