@@ -250,8 +250,8 @@ class Library:
         """The images nearest to an image, best first.
 
         Args:
-            image: a path, a file URI, encoded bytes, a Pillow image, or an array uint8
-                [height, width, 3].
+            image: a path, a file URI, an http(s) URL, a data URI, base64, encoded bytes, a Pillow
+                image, or an array uint8 [height, width, 3].
             k: how many at most.
 
         Raises:

@@ -72,10 +72,10 @@ def pull(name: str, offline: bool, as_json: bool) -> None:
 @shared.json_option
 def add(card: Path, offline: bool, as_json: bool) -> None:
     """Add a model of your own: a card, and beside it the files that it names."""
-    from searchlib.encoder import registry
+    from searchlib.encoder import custom
 
     with share("adding") as tell:
-        added = registry.add(card, on_progress=tell, offline=offline)
+        added = custom.add(card, on_progress=tell, offline=offline)
     if as_json:
         shared.print_json(_card_as_json(added))
     else:

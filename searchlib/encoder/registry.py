@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from PIL import Image
-
 from searchlib.encoder.card import ModelCard, TextCard, card_as_toml
 from searchlib.encoder.card_file import BUILT_IN, SHIPPED, load_any_card
 from searchlib.encoder.contract import verify_model_file
@@ -37,7 +35,7 @@ CARD = "card.toml"
 ALIASES = {"clip": "clip-vit-base-patch32-image-quantized"}
 """Short names; of the image model, with which its text model is meant too."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 AnyCard = ModelCard | TextCard
 State = Literal["built in", "downloaded", "custom", "not downloaded"]
@@ -120,7 +118,7 @@ def find_any(name: str) -> AnyCard:
     """The card of a model of either kind: see `find`."""
     name = ALIASES.get(name, name)
     card = None
-    if _NAME.fullmatch(name):
+    if NAME.fullmatch(name):
         card = _shipped(name)
         if card is None and (custom_folder() / name / CARD).is_file():
             card = load_any_card(custom_folder() / name / CARD)
@@ -188,7 +186,7 @@ def pull(
         offline=offline,
     )
     card = dataclasses.replace(card, sha256=got.sha256, bytes=got.bytes)
-    _write(folder / CARD, card_as_toml(card))
+    write_card(card, folder / CARD)
     return card
 
 
@@ -221,56 +219,6 @@ def pull_file(
     ).path
 
 
-def add(
-    path: Path,
-    *,
-    on_progress: Callable[[float], None] | None = None,
-    offline: bool = False,
-) -> AnyCard:
-    """Take over a custom model: copy its card and its files, and try it.
-
-    Args:
-        path: of the card, or the folder that holds a `card.toml`.
-        on_progress, offline: as for `pull`, where the card has a url.
-
-    Raises:
-        CardError: the card is wrong or contradicts the model, or its name is taken.
-        ModelFileError: a file is missing or has another SHA-256 than the card says.
-        EncoderError: the model does not run or gives no usable vector.
-        DownloadError: a file cannot be downloaded.
-    """
-    if path.is_dir():
-        path = path / CARD
-    card = load_any_card(path)
-    if not _NAME.fullmatch(card.name):
-        raise CardError(
-            f"{path}: name is {card.name!r}; it must be letters, digits, dots, dashes and "
-            "underscores, so that it can be the name of a folder"
-        )
-    if card.name in ALIASES or (SHIPPED / card.name).exists():
-        raise CardError(f"{path}: there is a model {card.name} already; give yours another name")
-    target = custom_folder() / card.name
-    if target.exists():
-        raise CardError(
-            f"{path}: there is a model {card.name} already; run searchlib models rm {card.name} "
-            "first, or give this one another name"
-        )
-    _make_folder(target.parent)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as name:
-        staging = Path(name) / card.name
-        staging.mkdir()
-        if card.url is None:
-            verify_model_file(card)
-        for file in _files(card):
-            if file.is_file():
-                _copy(file, staging / file.name)
-        staged = pull(_in_folder(card, staging), on_progress=on_progress, offline=offline)
-        try_out(staged)
-        _write(staging / CARD, card_as_toml(staged))
-        staging.replace(target)
-    return _in_folder(staged, target)
-
-
 def remove(name: str) -> bool:
     """Remove the files of a downloaded or custom model.
 
@@ -283,7 +231,7 @@ def remove(name: str) -> bool:
         ModelSourceError: there is no such model.
         InputError: the model is part of the package.
     """
-    if _NAME.fullmatch(name) and not (SHIPPED / name).exists():
+    if NAME.fullmatch(name) and not (SHIPPED / name).exists():
         own = custom_folder() / name
         if (own / CARD).is_file():
             shutil.rmtree(own)
@@ -291,26 +239,10 @@ def remove(name: str) -> bool:
     card = find_any(name)
     if card.path.is_relative_to(SHIPPED):
         raise InputError(f"{card.name} is part of the package and cannot be removed")
-    there = [file for file in _files(card) if file.exists()]
+    there = [file for file in files_of(card) if file.exists()]
     for file in [*there, *card.path.parent.glob("*.part*")]:
         file.unlink()
     return bool(there)
-
-
-def try_out(card: AnyCard) -> None:
-    """Embed something with a model that was never tried.
-
-    Raises:
-        EncoderError: see the errors for the reasons.
-    """
-    if isinstance(card, ModelCard):
-        from searchlib.encoder.encoder import ImageEncoder
-
-        ImageEncoder(card).embed(Image.linear_gradient("L").convert("RGB"))
-    else:
-        from searchlib.encoder.text import TextEncoder
-
-        TextEncoder(card).embed("a photograph")
 
 
 _MOST_TOKENIZER_BYTES = 100_000_000
@@ -340,7 +272,7 @@ def _shipped(name: str) -> AnyCard | None:
             logger.warning("%s; download the model again", error)
         else:
             card = _pinned(card, recorded)
-    return _in_folder(card, folder)
+    return in_folder(card, folder)
 
 
 def _pinned(card: AnyCard, recorded: AnyCard) -> AnyCard:
@@ -367,11 +299,13 @@ def _state(card: AnyCard) -> State:
     return "downloaded" if card.installed else "not downloaded"
 
 
-def _files(card: AnyCard) -> list[Path]:
+def files_of(card: AnyCard) -> list[Path]:
+    """The files that a card names."""
     return [card.path, card.tokenizer] if isinstance(card, TextCard) else [card.path]
 
 
-def _in_folder(card: AnyCard, folder: Path) -> AnyCard:
+def in_folder(card: AnyCard, folder: Path) -> AnyCard:
+    """The card of the same files in another folder."""
     if isinstance(card, TextCard):
         return dataclasses.replace(
             card, path=folder / card.path.name, tokenizer=folder / card.tokenizer.name
@@ -384,28 +318,18 @@ def _choice(*kinds: type[AnyCard]) -> str:
     return f"known are {', '.join(names)}" if names else "none is known"
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelFileError(f"{folder}: cannot be made: {error.strerror}") from error
+def write_card(card: AnyCard, path: Path) -> None:
+    """Write a card whole or not at all.
 
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise ModelFileError(f"{source}: cannot be copied: {error.strerror}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
+    Raises:
+        ModelFileError: it cannot be written.
+    """
     try:
         # A name of its own: several processes may write the same card at once.
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f"{path.name}.part", delete=False
         ) as file:
-            file.write(text)
+            file.write(card_as_toml(card))
             file.flush()
             os.fsync(file.fileno())
         Path(file.name).replace(path)

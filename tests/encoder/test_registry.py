@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from searchlib.encoder import ModelCard, TextCard, built_in_card, load_any_card, registry
+from searchlib.encoder import ModelCard, TextCard, built_in_card, custom, load_any_card, registry
 from searchlib.errors import (
     CardError,
     ChecksumError,
@@ -88,7 +88,7 @@ def test_a_pulled_model_is_listed_has_an_identity_and_embeds(hub: Any) -> None:
     assert found == pulled
     assert isinstance(pulled, ModelCard)
     assert registry.card_for(pulled.identity) == pulled
-    registry.try_out(found)
+    custom.try_out(found)
     assert [path.rpartition("/")[2] for path in hub.asked] == [Path(card.url or "").name]
 
 
@@ -98,7 +98,7 @@ def test_a_pulled_text_model_brings_its_tokenizer(hub: Any) -> None:
     assert pulled.tokenizer.is_file()
     assert len(pulled.tokenizer_sha256 or "") == 64
     assert registry.find_text("clip") == pulled
-    registry.try_out(pulled)
+    custom.try_out(pulled)
     assert len(hub.asked) == 2
 
 
@@ -149,14 +149,14 @@ def test_a_custom_model_is_copied_tried_and_found(
     make_card: Callable[..., Path], models_folder: Path
 ) -> None:
     path = make_card(name="own")
-    added = registry.add(path)
+    added = custom.add(path)
     shutil.rmtree(path.parent)
     assert listed()["own"] == "custom"
     found = registry.find("own")
     assert found == added
     assert found.path.parent == models_folder / "own"
     assert registry.card_for(found.identity) == found
-    registry.try_out(found)
+    custom.try_out(found)
     assert registry.remove("own")
     assert "own" not in listed()
     assert list(models_folder.iterdir()) == []
@@ -164,9 +164,9 @@ def test_a_custom_model_is_copied_tried_and_found(
 
 def test_a_custom_text_model_comes_with_its_tokenizer(make_text_card: Callable[..., Path]) -> None:
     path = make_text_card()
-    registry.add(path.parent)
+    custom.add(path.parent)
     shutil.rmtree(path.parent)
-    registry.try_out(registry.find_text("words"))
+    custom.try_out(registry.find_text("words"))
 
 
 def test_a_custom_model_may_be_downloaded(hub: Any, make_card: Callable[..., Path]) -> None:
@@ -176,9 +176,9 @@ def test_a_custom_model_may_be_downloaded(hub: Any, make_card: Callable[..., Pat
     shutil.move(card.path, hub.folder / "far.pte")
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('file = "', f'url = "{url}"\nfile = "'), encoding="utf-8")
-    added = registry.add(path)
+    added = custom.add(path)
     assert added.sha256 == card.sha256
-    registry.try_out(registry.find_any("far"))
+    custom.try_out(registry.find_any("far"))
 
 
 @pytest.mark.parametrize("name", ["clip", "tiny-vit-5m", "a/b", "..", "-x", "é"])
@@ -189,15 +189,15 @@ def test_a_custom_model_cannot_take_such_a_name(
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('name = "plain"', f'name = "{name}"'), encoding="utf-8")
     with pytest.raises(CardError, match=r"name is|already"):
-        registry.add(path)
+        custom.add(path)
     assert len(list(tmp_path.rglob("*.pte"))) == 1
 
 
 def test_a_second_model_of_a_name_is_refused(make_card: Callable[..., Path]) -> None:
     path = make_card(name="own")
-    registry.add(path)
+    custom.add(path)
     with pytest.raises(CardError, match="searchlib models rm own"):
-        registry.add(path)
+        custom.add(path)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_custom_model_that_does_not_work_is_refused_and_leaves_nothing(
     error: type[Exception],
 ) -> None:
     with pytest.raises(error):
-        registry.add(make_card(file, **fields))
+        custom.add(make_card(file, **fields))
     assert list(models_folder.iterdir()) == []
 
 
@@ -240,14 +240,14 @@ def test_a_custom_model_whose_file_is_damaged_is_refused(
     if damage == "missing":
         model.unlink()
     with pytest.raises(ModelFileError, match=r"picture\.pte"):
-        registry.add(path)
+        custom.add(path)
 
 
 def test_a_broken_card_among_the_custom_ones_does_not_hide_the_others(
     make_card: Callable[..., Path], models_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry.add(make_card(name="good"))
-    registry.add(make_card(name="bad"))
+    custom.add(make_card(name="good"))
+    custom.add(make_card(name="bad"))
     (models_folder / "bad" / "card.toml").write_text("name = 5", encoding="utf-8")
     assert "good" in listed()
     assert "searchlib models rm bad" in caplog.text
