@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from searchlib.embeddings import ImageEmbeddings, TextEmbeddings
     from searchlib.encoder import ImageEncoder
     from searchlib.exchange import Drift, ExportReport, ImportReport, VectorProgress
+    from searchlib.images import FetchPolicy
     from searchlib.ingest import ModelChange, Progress, Report, Skipped
     from searchlib.library import Library, open_library
     from searchlib.search import Match
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Drift",
     "ExportReport",
+    "FetchPolicy",
     "ImageEmbeddings",
     "ImageEncoder",
     "ImportReport",
@@ -51,6 +53,7 @@ __all__ = [
 _HOMES = {
     "Drift": "searchlib.exchange",
     "ExportReport": "searchlib.exchange",
+    "FetchPolicy": "searchlib.images",
     "ImageEmbeddings": "searchlib.embeddings",
     "ImageEncoder": "searchlib.encoder",
     "ImportReport": "searchlib.exchange",

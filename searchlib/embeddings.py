@@ -37,7 +37,7 @@ from searchlib.errors import (
     NotLoadedError,
     SearchlibError,
 )
-from searchlib.images import DEFAULT_MAX_PIXELS, Source, load
+from searchlib.images import DEFAULT_MAX_PIXELS, OWN_POLICY, FetchPolicy, Source, load
 
 OnProgress = Callable[[float], None]
 ModelSource = str | PathLike[str] | ModelCard | TextCard
@@ -293,7 +293,12 @@ class ImageEmbeddings(_Embeddings[ImageEncoder]):
     """
 
     def forward(
-        self, image: Source, *, wait: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        image: Source,
+        *,
+        wait: bool = True,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        fetch_policy: FetchPolicy = OWN_POLICY,
     ) -> NDArray[np.float32]:
         """The vector of an image.
 
@@ -302,6 +307,8 @@ class ImageEmbeddings(_Embeddings[ImageEncoder]):
                 or raw pixels, uint8 [height, width, 3].
             wait: for other calls on this model; False to raise AlreadyGeneratingError instead.
             max_pixels: refuse an image with more.
+            fetch_policy: what may be fetched where the image is a URL; a server that takes URLs
+                from others forbids private addresses.
 
         Returns:
             float32 [dimension], of length 1.
@@ -314,14 +321,23 @@ class ImageEmbeddings(_Embeddings[ImageEncoder]):
             EncoderError: the runtime failed.
         """
         with self._generating(wait=wait) as encoder:
-            loaded = load(image, min_side=encoder.min_side, max_pixels=max_pixels)
+            loaded = load(
+                image, min_side=encoder.min_side, max_pixels=max_pixels, policy=fetch_policy
+            )
             return encoder.embed(loaded.pixels)
 
     async def aforward(
-        self, image: Source, *, wait: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        image: Source,
+        *,
+        wait: bool = True,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        fetch_policy: FetchPolicy = OWN_POLICY,
     ) -> NDArray[np.float32]:
         """`forward` in another thread, for programs that run on asyncio."""
-        return await asyncio.to_thread(self.forward, image, wait=wait, max_pixels=max_pixels)
+        return await asyncio.to_thread(
+            self.forward, image, wait=wait, max_pixels=max_pixels, fetch_policy=fetch_policy
+        )
 
     def _named(self, name: str) -> ModelCard:
         return registry.find(name)

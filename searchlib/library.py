@@ -15,7 +15,7 @@ from searchlib.catalog import Catalog, ModelRecord
 from searchlib.catalog.models import mismatch
 from searchlib.encoder import ImageEncoder, ModelCard, built_in_card
 from searchlib.errors import ModelMismatchError
-from searchlib.images import DEFAULT_MAX_PIXELS, Source
+from searchlib.images import DEFAULT_MAX_PIXELS, OWN_POLICY, FetchPolicy, Source
 from searchlib.ingest import ModelChange, Progress, Report, Skipped, change_model, ingest
 from searchlib.search import LiveIndex, Match, nearest, query_vector
 from searchlib.status import Status, status_of
@@ -45,11 +45,13 @@ class Library:
         create: bool = True,
         encoder: ImageEncoder | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        fetch_policy: FetchPolicy = OWN_POLICY,
     ) -> None:
         self.folder = folder
         self._given = encoder
         self._built_in: ImageEncoder | None = None
         self._max_pixels = max_pixels
+        self._fetch_policy = fetch_policy
         self._catalog = Catalog(folder, create=create)
         self._now: _InUse | None = None
         self._coming: _InUse | None = None
@@ -263,7 +265,12 @@ class Library:
         if now is None:
             return []
         vector = query_vector(
-            image, self._catalog, now.encoder, now.model, max_pixels=self._max_pixels
+            image,
+            self._catalog,
+            now.encoder,
+            now.model,
+            max_pixels=self._max_pixels,
+            policy=self._fetch_policy,
         )
         return nearest(vector, self._catalog, now.index, k)
 
@@ -395,6 +402,7 @@ def open_library(
     create: bool = True,
     encoder: ImageEncoder | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    fetch_policy: FetchPolicy = OWN_POLICY,
 ) -> Library:
     """Open a library, or make an empty one.
 
@@ -404,9 +412,17 @@ def open_library(
         encoder: the model; if there is none, that of the library's vectors, and in an empty library
             the one that comes with the package.
         max_pixels: refuse images with more.
+        fetch_policy: what may be fetched where a query is a URL; a server that takes URLs from
+            others forbids private addresses.
 
     Raises:
         LibraryError: the library cannot be opened; see the errors for the reasons.
     """
     folder = default_folder() if path is None else Path(path)
-    return Library(folder, create=create, encoder=encoder, max_pixels=max_pixels)
+    return Library(
+        folder,
+        create=create,
+        encoder=encoder,
+        max_pixels=max_pixels,
+        fetch_policy=fetch_policy,
+    )

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchlib import ImageEmbeddings, TextEmbeddings, errors
+from searchlib import FetchPolicy, ImageEmbeddings, TextEmbeddings, errors
 from searchlib.encoder import built_in_card, registry
 from searchlib.images import load
 
@@ -179,6 +179,16 @@ def test_forward_takes_every_kind_of_image(built_in: ImageEmbeddings, cat: Path,
     expected = built_in.forward(cat)
     for kind, image in same.items():
         np.testing.assert_array_equal(built_in.forward(image), expected, err_msg=kind)
+
+
+def test_forward_for_others_does_not_fetch_from_private_addresses(
+    built_in: ImageEmbeddings, web: str
+) -> None:
+    policy = FetchPolicy(private=False)
+    with pytest.raises(errors.SourceError, match="private address"):
+        built_in.forward(f"{web}/cat.jpg", fetch_policy=policy)
+    with pytest.raises(errors.SourceError, match="private address"):
+        asyncio.run(built_in.aforward(f"{web}/cat.jpg", fetch_policy=policy))
 
 
 def test_forward_of_the_same_picture_from_another_file_is_near(

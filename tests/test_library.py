@@ -204,3 +204,10 @@ def test_every_error_is_in_the_tree_that_the_docstring_draws() -> None:
         if isinstance(value, type) and issubclass(value, Exception):
             assert issubclass(value, errors.SearchlibError)
             assert name in drawn
+
+
+def test_a_library_for_others_does_not_fetch_from_private_addresses(filled_library: Path) -> None:
+    policy = searchlib.FetchPolicy(private=False)
+    library = searchlib.open_library(filled_library, fetch_policy=policy)
+    with library, pytest.raises(searchlib.errors.SourceError, match="private address"):
+        library.search("http://127.0.0.1:9/cat.jpg")

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from searchlib.catalog import Catalog, ImageRecord, ModelRecord
 from searchlib.encoder import ImageEncoder
 from searchlib.errors import InputError
-from searchlib.images import DEFAULT_MAX_PIXELS, Source, digest, load, resolve
+from searchlib.images import (
+    DEFAULT_MAX_PIXELS,
+    OWN_POLICY,
+    FetchPolicy,
+    Source,
+    digest,
+    load,
+    resolve,
+)
 from searchlib.search.live_index import LiveIndex
 
 # Fetched beyond k, so that a few missing images do not cost a second search.
@@ -39,8 +47,16 @@ def query_vector(
     model: ModelRecord,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    policy: FetchPolicy = OWN_POLICY,
 ) -> NDArray[np.float32]:
     """The vector of a query image: the stored one where these bytes are in the library.
+
+    Args:
+        source: of the image.
+        catalog: of the library.
+        encoder, model: in use.
+        max_pixels: refuse an image with more.
+        policy: what may be fetched where the image is a URL.
 
     Returns:
         float32 [dimension], of length 1.
@@ -48,7 +64,7 @@ def query_vector(
     Raises:
         ImageError, EncoderError: the image cannot be decoded or embedded.
     """
-    source = resolve(source)  # a URL is fetched once, for both of what follows
+    source = resolve(source, policy=policy)  # a URL is fetched once, for both of what follows
     known = digest(source)
     stored = None if known is None else catalog.vector(known, model)
     if stored is not None:
