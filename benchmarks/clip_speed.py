@@ -223,6 +223,7 @@ def _export(files: dict[str, Path], patch: int) -> None:
     work = MatrixWork(sizes)
     _write(files["matrix"], lower.lower(work, *inputs, precision="int8", dynamic=dynamic))
     _write(files["fp32"], lower.lower(tower, pixels, precision="fp32", dynamic=dynamic))
+    tower.turn()
     tower.round_patches()
     _write(files["int8"], lower.lower(tower, pixels, precision="int8", dynamic=dynamic))
     if "onnxruntime" in files:

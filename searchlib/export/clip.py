@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 QUICK_GELU = 1.702
 MASKED = -1e4
 """Added to what must not be attended to: its share in a float32 softmax is exactly 0."""
+
+SPREAD = 64
+"""Features that are mixed with each other for int8: more gain nothing and take time."""
 
 Activation = Literal["quick_gelu", "gelu"]
 Pick = Callable[[Tensor], Tensor]
@@ -139,6 +142,18 @@ class Layer(nn.Module):
         outer = _centred(*_linear(weights, f"{prefix}.mlp.fc2"))
         _copy(self.fc2, outer[0] / factor, outer[1])
 
+    def turn(self, turn: Tensor) -> None:
+        """Read from and write into a residual stream that was turned: see `spread`."""
+        for reader in (self.query, self.key, self.value, self.fc1):
+            _copy(reader, reader.weight.double() @ turn, reader.bias.double())
+        for writer in (self.out, self.fc2):
+            _copy(writer, turn.T @ writer.weight.double(), turn.T @ writer.bias.double())
+        # What attention mixes is turned within each head, and turned back by the next matrix.
+        part = self.value.weight.shape[0] // self.heads
+        inner = torch.block_diag(*[spread(part)] * self.heads)
+        _copy(self.value, inner.T @ self.value.weight.double(), inner.T @ self.value.bias.double())
+        _copy(self.out, self.out.weight.double() @ inner, self.out.bias.double())
+
     def forward(self, x: Tensor, mask: Tensor | None = None, pick: Pick | None = None) -> Tensor:
         """One layer.
 
@@ -189,6 +204,7 @@ class ImageTower(nn.Module):
         self.register_buffer("gain", torch.ones(sizes.width))
         self.register_buffer("bias", torch.zeros(sizes.width))
         self.register_buffer("mean_gain", torch.ones(1, sizes.width))
+        self.register_buffer("turned", None)
         self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
         self.register_buffer("first", torch.eye(sizes.places)[:1].clone(), persistent=False)
         self.head = Head(sizes)
@@ -219,6 +235,15 @@ class ImageTower(nn.Module):
         for number, layer in enumerate(self.layers):
             layer.load(weights, f"{model}.encoder.layers.{number}")
         self.head.load(weights, f"{model}.post_layernorm", "visual_projection")
+
+    def turn(self) -> None:
+        """Turn the residual stream, so that int8 loses less of it: see `spread`."""
+        turn = spread(self.sizes.width)
+        # Its own transpose.
+        self.turned = hadamard(self.sizes.width).float()
+        for layer in self.layers:
+            cast(Layer, layer).turn(turn)
+        self.head.turn(turn)
 
     def round_patches(self) -> None:
         """Round the weights of the patches to the 255 values that int8 will give them.
@@ -265,6 +290,11 @@ class ImageTower(nn.Module):
         # The one norm that writes into the residual stream: its gain takes the mean from zero.
         mean = functional.linear(x, self.get_buffer("mean_gain"))
         x = x * self.get_buffer("gain") - mean + self.get_buffer("bias")
+        if self.turned is not None:
+            # In float32: here, before the turn, int8 would lose most.
+            places, width = self.sizes.places, self.sizes.width
+            parts = x.reshape(-1, places * width // len(self.turned), len(self.turned))
+            x = functional.linear(parts, self.turned).reshape(-1, places, width)
         for layer in self.layers[:-1]:
             x = layer(x)
         x = self.layers[-1](x, pick=self._first)
@@ -304,6 +334,16 @@ class TextTower(nn.Module):
             layer.load(weights, f"{model}.encoder.layers.{number}")
         self.head.load(weights, f"{model}.final_layer_norm", "text_projection")
 
+    def turn(self) -> None:
+        """Turn the residual stream, so that int8 loses less of it: see `spread`."""
+        turn = spread(self.sizes.width)
+        with torch.no_grad():
+            for name in ("tokens", "positions"):
+                self.get_buffer(name).copy_(self.get_buffer(name).double() @ turn)
+        for layer in self.layers:
+            cast(Layer, layer).turn(turn)
+        self.head.turn(turn)
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         # In numbers and not in slices of tables, which may not be longer than the text here.
         places = torch.arange(ids.shape[1])
@@ -336,12 +376,40 @@ class Head(nn.Module):
         matrix = weights[f"{projection}.weight"].double()
         _copy(self.projection, *_after(weights, norm, matrix, matrix.new_zeros(len(matrix))))
 
+    def turn(self, turn: Tensor) -> None:
+        """Read from a residual stream that was turned: see `spread`."""
+        _copy(
+            self.projection, self.projection.weight.double() @ turn, self.projection.bias.double()
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.projection(self.norm(x))
         return x * torch.rsqrt(functional.linear(x * x, self.get_buffer("ones")))
 
 
 # Folding is done in float64, so that it costs no more than the rounding of the result.
+
+
+def hadamard(size: int) -> Tensor:
+    """Hadamard's matrix of up to 64 rows, as many as divide `size`, orthogonal, float64."""
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
+    while len(matrix) < SPREAD and size % (2 * len(matrix)) == 0:
+        matrix = torch.kron(matrix, pair)
+    return matrix
+
+
+def spread(size: int) -> Tensor:
+    """An orthogonal matrix, float64 [size, size], that spreads each feature over many others.
+
+    CLIP's residual stream has a few features that are many times as large as the others. Rounded
+    to int8 with them, the others lose what they say. A norm without a gain does not see a turn, so
+    that the stream can be turned for good by turning the matrices that write and read it; then all
+    features are of like size (Ashkboos et al., "QuaRot: Outlier-Free 4-Bit Inference in Rotated
+    LLMs", 2024).
+    """
+    part = hadamard(size)
+    return torch.block_diag(*[part] * (size // len(part)))
 
 
 def _linear(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:

@@ -144,6 +144,7 @@ def _export_image(
         ours = source.tower(torch.from_numpy(pixels)).numpy()
     difference = _difference(ours, expected)
     if precision == "int8":
+        source.tower.turn()
         source.tower.round_patches()
     example = torch.zeros(2, 3, sizes.side, sizes.side)
     program = lower(source.tower, example, precision=precision, dynamic=(0, MAX_BATCH))
@@ -194,6 +195,8 @@ def _export_text(
         )
         ours = np.concatenate([source.tower(*pair).numpy() for pair in given])
     difference = _difference(ours, expected)
+    if precision == "int8":
+        source.tower.turn()
     example = torch.ones(1, min(8, sizes.max_tokens), dtype=torch.int64)
     program = lower(
         source.tower, example, example, precision=precision, dynamic=(1, sizes.max_tokens)

@@ -43,7 +43,7 @@ from searchlib.encoder.engine import Engine, open_engine  # noqa: E402
 from searchlib.encoder.preprocess import prepare  # noqa: E402
 from searchlib.encoder.text import TextEncoder  # noqa: E402
 from searchlib.errors import InputError, ModelFileError, ModelSourceError  # noqa: E402
-from searchlib.export.clip import CLIP_MEAN, CLIP_STD, ImageTower, Vision  # noqa: E402
+from searchlib.export.clip import CLIP_MEAN, CLIP_STD, ImageTower, Vision, spread  # noqa: E402
 from searchlib.export.clip_recipe import TEXTS, export_clip  # noqa: E402
 from searchlib.export.clip_weights import (  # noqa: E402
     image_tower,
@@ -207,6 +207,28 @@ def test_rounding_patches_keeps_plain_pictures() -> None:
     one_by_one = (before / step).round() * step
     error, naive = (after - before) @ plain, (one_by_one - before) @ plain
     assert error.abs().mean() < 0.1 * naive.abs().mean()
+
+
+def test_turning_the_residual_stream_changes_no_vector() -> None:
+    image = image_tower(small_vision())
+    pixels = torch.rand(2, 3, image.sizes.side, image.sizes.side)
+    text = text_tower(small_text(98))
+    ids = torch.tensor([[3, 5, 4, 98]])
+    given = (ids, torch.ones_like(ids))
+    with torch.no_grad():
+        before = image(pixels), text(*given)
+        image.turn()
+        text.turn()
+        after = image(pixels), text(*given)
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_what_spreads_the_features_is_orthogonal() -> None:
+    for size in (64, 192, 768):
+        turn = spread(size)
+        torch.testing.assert_close(turn @ turn.T, torch.eye(size, dtype=turn.dtype))
+        assert turn.abs().max() < 0.3
 
 
 # -- The whole recipe, on a small CLIP ----------------------------------------------------------
@@ -433,6 +455,7 @@ def test_int8_at_full_size_is_near_to_transformers_on_photographs() -> None:
 
     def program() -> bytes:
         tower = image_tower(reference)
+        tower.turn()
         tower.round_patches()
         return lower(tower, torch.zeros(2, 3, 224, 224), precision="int8", dynamic=(0, 32))
 
