@@ -32,10 +32,15 @@ THREADS = 8
 STARTS = 7
 
 _FIRST_VECTOR = """
-import sys
+import os, sys
 from searchlib import ImageEmbeddings
 ImageEmbeddings(sys.argv[1]).forward(sys.argv[2])
 assert "torch" not in sys.modules, "torch was imported"
+try:
+    pages = int(open("/proc/self/statm").read().split()[1])
+except OSError:
+    pages = 0
+print(pages * os.sysconf("SC_PAGE_SIZE"))
 """
 
 
@@ -45,7 +50,9 @@ class Figures:
 
     Attributes:
         start_seconds: of each process from its start to its end, with one vector made.
-        start_peak_bytes: the most memory that was resident in any of them.
+        start_resident_bytes: the most memory that any of them had at that moment; 0 where the
+            system does not tell.
+        start_peak_bytes: the most memory that any of them had at once.
         calls: of `forward` from several threads.
         wrong: vectors among them that were not bitwise those of one thread.
         calls_per_second: of these.
@@ -53,6 +60,7 @@ class Figures:
     """
 
     start_seconds: list[float]
+    start_resident_bytes: int
     start_peak_bytes: int
     calls: int
     wrong: int
@@ -64,7 +72,16 @@ def main() -> int:
     """Run it all."""
     options = _options()
     lines = [
-        ["model", "first vector, s", "peak MB", "calls", "wrong", "calls/s", "memory grown, MB"]
+        [
+            "model",
+            "first vector, s",
+            "MB then",
+            "peak MB",
+            "calls",
+            "wrong",
+            "calls/s",
+            "memory grown, MB",
+        ]
     ]
     raw = {}
     try:
@@ -77,6 +94,7 @@ def main() -> int:
                 [
                     source if "/" not in source else Path(source).parent.name,
                     f"{median(figures.start_seconds):.2f}",
+                    f"{megabytes(figures.start_resident_bytes):.0f}",
                     f"{megabytes(figures.start_peak_bytes):.0f}",
                     str(figures.calls),
                     str(figures.wrong),
@@ -139,6 +157,7 @@ def _measure(source: str, pictures: Sequence[bytes], *, quick: bool) -> Figures:
         grown = _resident() - before
     return Figures(
         start_seconds=[each.seconds for each in runs],
+        start_resident_bytes=max(int(each.stdout) for each in runs),
         start_peak_bytes=max(each.peak_bytes for each in runs),
         calls=calls,
         wrong=[*first, *rest].count(False),

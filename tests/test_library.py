@@ -10,7 +10,7 @@ from PIL import Image
 
 import searchlib
 from searchlib import ImageEncoder, errors
-from searchlib.encoder import ModelCard, built_in_card, registry
+from searchlib.encoder import ModelCard, built_in_card, custom
 from searchlib.encoder.card import card_as_toml
 
 
@@ -104,7 +104,7 @@ def known_models(
     (folder / cropping_card.path.name).symlink_to(cropping_card.path)
     (folder / "card.toml").write_text(card_as_toml(cropping_card))
     monkeypatch.setenv("SEARCHLIB_MODELS", str(tmp_path / "known"))
-    known = registry.add(folder / "card.toml")
+    known = custom.add(folder / "card.toml")
     assert isinstance(known, ModelCard)
     return known
 
