@@ -64,6 +64,7 @@ class Backend(httpcore2.NetworkBackend):
                     address, port, self._left(timeout), local_address, socket_options
                 )
                 return _Stream(stream, self._left)
+            # One address after the other is the point: a host may have several.
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:  # noqa: PERF203
                 failed = error
         raise failed
