@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from searchlib.catalog import Catalog, ModelRecord
-from searchlib.catalog.models import mismatch
-from searchlib.encoder import ImageEncoder, ModelCard, built_in_card
-from searchlib.errors import ModelMismatchError
-from searchlib.images import DEFAULT_MAX_PIXELS, OWN_POLICY, FetchPolicy, Source
-from searchlib.ingest import ModelChange, Progress, Report, Skipped, change_model, ingest
-from searchlib.search import LiveIndex, Match, nearest, query_vector
+from searchlib.catalog import Catalog, EventSource, Failure, FolderRecord
+from searchlib.current import Current
+from searchlib.encoder import ImageEncoder, ModelCard
+from searchlib.errors import InputError
+from searchlib.images import (
+    DEFAULT_MAX_PIXELS,
+    OWN_POLICY,
+    FetchPolicy,
+    Source,
+    printable,
+    thumbnail_path,
+)
+from searchlib.ingest import (
+    GRACE_DAYS,
+    Adding,
+    Handling,
+    ModelChange,
+    Progress,
+    Report,
+    Skipped,
+    WatchEvent,
+    change_model,
+    check_rules,
+    ingest,
+    is_below,
+    processors,
+    purge,
+)
+from searchlib.search import Match, nearest, query_vector
 from searchlib.status import Status, status_of
 
 if TYPE_CHECKING:
     from searchlib.exchange import ExportReport, ImportReport, VectorProgress
 
 ENVIRONMENT = "SEARCHLIB_LIBRARY"
-
-
-@dataclass(frozen=True, slots=True)
-class _InUse:
-    """What searches and adds with the model in use."""
-
-    encoder: ImageEncoder
-    model: ModelRecord
-    index: LiveIndex
+THUMBNAILS = "thumbnails"
 
 
 class Library:
@@ -48,14 +60,10 @@ class Library:
         fetch_policy: FetchPolicy = OWN_POLICY,
     ) -> None:
         self.folder = folder
-        self._given = encoder
-        self._built_in: ImageEncoder | None = None
         self._max_pixels = max_pixels
         self._fetch_policy = fetch_policy
         self._catalog = Catalog(folder, create=create)
-        self._now: _InUse | None = None
-        self._coming: _InUse | None = None
-        self._lock = threading.Lock()
+        self._current = Current(self._catalog, encoder)
         self._changing = threading.Lock()
 
     def close(self) -> None:
@@ -80,88 +88,15 @@ class Library:
         Raises:
             ModelMismatchError: no card of the model in use is known here.
         """
-        if self._given is not None:
-            return self._given
-        now = self._in_use()
-        return self._first_encoder() if now is None else now.encoder
-
-    def _first_encoder(self) -> ImageEncoder:
-        """The encoder that an empty library begins with."""
-        with self._lock:
-            if self._built_in is None:
-                self._built_in = ImageEncoder()
-            return self._given or self._built_in
-
-    def _in_use(self) -> _InUse | None:
-        """The model in use as of now, for another process may have changed it; None without one.
-
-        Raises:
-            ModelMismatchError: it is not that of the encoder given, or its card is not known.
-        """
-        model, now = self._catalog.model(), self._now
-        if model is None:
-            return None
-        if now is not None and now.model == model:
-            return now
-        with self._lock:
-            # Again, for another thread may have changed it while this one waited.
-            model = self._catalog.model()
-            if model is None:
-                return None
-            if self._coming is not None and self._coming.model == model:
-                self._follow(self._coming)
-            if self._now is None or self._now.model != model:
-                encoder = self._encoder_of(model)
-                self._now = _InUse(encoder, model, LiveIndex(self._catalog, model, self.folder))
-            return self._now
-
-    def _follow(self, coming: _InUse) -> None:
-        """Go over to a model that this object put to use itself."""
-        self._now = coming
-        if self._given is not None:
-            self._given = coming.encoder
-
-    def _begin(self) -> _InUse:
-        """The model in use, which an empty library gets now."""
-        now = self._in_use()
-        if now is None:
-            first = self._first_encoder()
-            # Where another process was faster with another model, its model counts.
-            with suppress(ModelMismatchError):
-                self._catalog.use_model(
-                    identity=first.identity, name=first.card.name, dimension=first.dimension
-                )
-            now = self._in_use()
-            assert now is not None
-        return now
-
-    def _encoder_of(self, model: ModelRecord) -> ImageEncoder:
-        if self._given is not None:
-            card = self._given.card
-            if card.identity != model.identity:
-                raise mismatch(self.folder, model, identity=card.identity, name=card.name)
-            return self._given
-        if self._built_in is None:
-            self._built_in = ImageEncoder()
-        if self._built_in.identity == model.identity:
-            return self._built_in
-        # Looks into folders, which a query with the built-in model should not pay.
-        from searchlib.encoder import registry
-
-        known = registry.card_for(model.identity)
-        if known is None:
-            raise ModelMismatchError(
-                f"{self.folder}: this library uses the model {model.name} "
-                f"({model.identity[:12]}), which is not installed here; run `searchlib models "
-                f"pull {model.name}`, or `searchlib models add CARD` if it is one of your own"
-            )
-        return ImageEncoder(known)
+        return self._current.encoder()
 
     def add(
         self,
         *paths: str | os.PathLike[str],
         workers: int | None = None,
         retry: bool = False,
+        thumbnails: bool | None = None,
+        cancel: threading.Event | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Report:
         """Add folders and files, or bring them up to date.
@@ -173,6 +108,9 @@ class Library:
             paths: folders, which are walked, and files.
             workers: how many files are worked on at once; as many as there are processors if None.
             retry: try untouched files again that could not be used before.
+            thumbnails: keep a small picture of each new image; as before in this library if None.
+            cancel: set it from another thread to stop after the files under way; all that was done
+                is committed, and the report says that it was cancelled.
             on_progress: called from this thread while it runs.
 
         Raises:
@@ -181,19 +119,202 @@ class Library:
             EncoderError: the model cannot be used.
             InputError: an ignore file cannot be used.
         """
-        now = self._begin()
-        report = ingest(
+        with self.adding(
+            *paths,
+            workers=workers,
+            retry=retry,
+            thumbnails=thumbnails,
+            cancel=cancel,
+            on_progress=on_progress,
+        ) as adding:
+            for _ in adding:
+                pass
+        return adding.report
+
+    def adding(
+        self,
+        *paths: str | os.PathLike[str],
+        workers: int | None = None,
+        retry: bool = False,
+        thumbnails: bool | None = None,
+        cancel: threading.Event | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Adding:
+        """Like `add`, file by file: iterate over it to have what became of each one.
+
+            with library.adding("Photos") as adding:
+                for result in adding:
+                    print(result.outcome, result.path)
+            print(adding.report.added)
+
+        Nothing happens before the first file is asked for. Leaving the block early stops, as
+        `cancel` does. Files that need not be read are counted in the report alone.
+        """
+        now = self._current.begin()
+        results = ingest(
             self._catalog,
             now.encoder,
             now.model,
             paths,
-            workers=workers,
-            max_pixels=self._max_pixels,
+            self._handling(workers, thumbnails),
             retry=retry,
-            on_progress=on_progress,
+            stopped=(lambda: False) if cancel is None else cancel.is_set,
+            on_progress=on_progress or (lambda _: None),
         )
-        now.index.refresh()
-        return report
+        return Adding(results, at_end=now.index.save)
+
+    def retry_failures(
+        self,
+        *paths: str | os.PathLike[str],
+        workers: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Report:
+        """Try the files again that failed, all of them or those at and below some paths.
+
+        Args:
+            paths: files, and folders with all below.
+            workers, on_progress: as for `add`.
+
+        Raises:
+            LibraryError, ModelMismatchError, EncoderError: as `add`.
+        """
+        failed = [failure.path for failure in self.failures(*paths)]
+        if not failed:
+            return Report()
+        self._catalog.places.try_again(failed)
+        return self.add(*failed, workers=workers, on_progress=on_progress)
+
+    def failures(self, *paths: str | os.PathLike[str]) -> list[Failure]:
+        """The files whose last try failed and why, by path: all, or those at and below paths."""
+        roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links keep their names
+        found = self._catalog.places.failures()
+        return [each for each in found if not roots or is_below(each.path, roots)]
+
+    def purge(self, *, older_than_days: float = 0.0) -> int:
+        """Give up files that are missing, and images with their last one; says how many files.
+
+        Args:
+            older_than_days: only what is missing for longer; the grace time ends for the others.
+
+        Raises:
+            LibraryError: the library cannot be written.
+        """
+        return purge(self._catalog, self.folder / THUMBNAILS, older_than_days=older_than_days)
+
+    def folders(self) -> list[FolderRecord]:
+        """The folders that were added or registered, by path, with their rules."""
+        return self._catalog.folders.all()
+
+    def register(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        recursive: bool = True,
+        follow_links: bool = False,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        marker: str | None = None,
+        events: EventSource = "auto",
+    ) -> FolderRecord:
+        """Have a folder watched from now on, by these rules in place of older ones.
+
+        Args:
+            folder: it need not be there now.
+            recursive: with all folders below.
+            follow_links: also where links to folders lead.
+            include: patterns as in a `.gitignore`; where there are any, only what they name counts.
+            exclude: patterns of what is left out.
+            marker: the name of a file that lies in it whenever its drive is mounted; without it
+                nothing there is believed to be new or gone.
+            events: "auto" asks the file system whether it tells of changes; "no" scans instead,
+                "yes" does not.
+
+        Raises:
+            InputError: it is a file, or a pattern means nothing.
+            LibraryError: the library cannot be written.
+        """
+        path = os.path.abspath(folder)  # noqa: PTH100 - links keep their names
+        if os.path.isfile(path):  # noqa: PTH113 - a Path raises where it may not look
+            raise InputError(f"{printable(path)}: is a file; name the folder that it lies in")
+        record = FolderRecord(
+            path, recursive, follow_links, tuple(include), tuple(exclude), marker, events, True
+        )
+        check_rules(record)
+        return self._catalog.folders.put(record)
+
+    def unregister(self, folder: str | os.PathLike[str]) -> bool:
+        """Watch a folder no more and forget its rules; False if it was not known.
+
+        Its files stay in the library.
+        """
+        return self._catalog.folders.forget(os.path.abspath(folder))  # noqa: PTH100 - as above
+
+    def watch(
+        self,
+        *folders: str | os.PathLike[str],
+        once: bool = False,
+        settle: float = 1.0,
+        rescan: float = 900.0,
+        grace_days: float = GRACE_DAYS,
+        workers: int | None = None,
+        thumbnails: bool | None = None,
+        stop: threading.Event | None = None,
+        on_event: Callable[[WatchEvent], None] | None = None,
+    ) -> Report:
+        """Keep the library in step with its registered folders, until `stop` is set.
+
+        Args:
+            folders: are registered first, with the usual rules where they were not before.
+            once: compare all folders once, deal with what is found, and return.
+            settle: seconds that a file must have stood still before it is read.
+            rescan: seconds between two scans of everything, which find what no event told.
+            grace_days: give up what is missing for longer.
+            workers, thumbnails: as for `add`.
+            stop: set it from another thread or a signal handler; what is under way is finished.
+            on_event: is told what happens, by this thread.
+
+        Returns:
+            What was done; of the skipped files the last thousand.
+
+        Raises:
+            LibraryBusyError: another process watches this library; says which.
+            InputError: no folder is registered.
+            LibraryReadOnlyError, EncoderError: the library or the model cannot be used.
+        """
+        # Brings threads and watchdog with it, which a query should not pay.
+        from searchlib.ingest.watch import Watcher, WatchRules
+
+        for folder in folders:
+            known = self._catalog.folders.get(os.path.abspath(folder))  # noqa: PTH100 - as above
+            if known is None or not known.watched:
+                self.register(folder)
+        watcher = Watcher(
+            self._catalog,
+            self._current.begin,
+            lambda: self._current.begin().index.save(),
+            self._handling(workers, thumbnails),
+            WatchRules(settle=settle, rescan=rescan, grace_days=grace_days),
+            stop=stop or threading.Event(),
+            on_event=on_event or (lambda _: None),
+        )
+        return watcher.run(once=once)
+
+    def thumbnail(self, digest: str) -> Path | None:
+        """The small picture of an image, WebP of up to 256 pixels a side; None if there is none.
+
+        Args:
+            digest: 64 hex digits, as ImageRecord.digest.
+        """
+        path = thumbnail_path(self.folder / THUMBNAILS, bytes.fromhex(digest))
+        return path if path.is_file() else None
+
+    def _handling(self, workers: int | None, thumbnails: bool | None) -> Handling:
+        folder = self.folder / THUMBNAILS
+        if thumbnails is None:
+            thumbnails = folder.is_dir()
+        if thumbnails and self._catalog.database.writable:
+            folder.mkdir(exist_ok=True)
+        return Handling(workers or processors(), self._max_pixels, folder if thumbnails else None)
 
     def use_model(
         self,
@@ -221,32 +342,16 @@ class Library:
             LibraryError: no image can be embedded, or the library cannot be written. The old model
                 stays in use.
         """
-        with self._changing:
-            encoder = ImageEncoder(card)
-            if self._given is not None and self._given.identity == encoder.identity:
-                encoder = self._given
-            encoder.load()
-            model = self._catalog.known_model(
-                identity=encoder.identity, name=card.name, dimension=encoder.dimension
+        with self._changing, self._current.change_to(card) as coming:
+            return change_model(
+                self._catalog,
+                coming.encoder,
+                coming.model,
+                before_switch=coming.index.refresh,
+                workers=workers,
+                max_pixels=self._max_pixels,
+                on_progress=on_progress,
             )
-            index = LiveIndex(self._catalog, model, self.folder)
-            # From the moment of the switch on, other threads of this object need it.
-            coming = self._coming = _InUse(encoder, model, index)
-            try:
-                change = change_model(
-                    self._catalog,
-                    encoder,
-                    model,
-                    before_switch=index.refresh,
-                    workers=workers,
-                    max_pixels=self._max_pixels,
-                    on_progress=on_progress,
-                )
-                with self._lock:
-                    self._follow(coming)
-            finally:
-                self._coming = None
-            return change
 
     def search(self, image: Source, *, k: int = 10) -> list[Match]:
         """The images nearest to an image, best first.
@@ -261,7 +366,7 @@ class Library:
             InputError: `k` is below 1.
             LibraryError, EncoderError: the library or the model cannot be used.
         """
-        now = self._in_use()
+        now = self._current.get()
         if now is None:
             return []
         vector = query_vector(
@@ -314,15 +419,15 @@ class Library:
 
             return registry.find(name).identity
 
-        now = self._in_use()
-        encoder = self._first_encoder() if now is None else now.encoder
+        now = self._current.get()
+        encoder = self._current.first_encoder() if now is None else now.encoder
         report = import_vectors(
             self._catalog,
             None if now is None else now.model,
             encoder,
             Target(encoder.card.name, encoder.identity, encoder.dimension),
             Path(path),
-            begin=lambda: self._begin_with(encoder),
+            begin=lambda: self._current.begin_with(encoder),
             identity_of=identity_of,
             max_pixels=self._max_pixels,
             model=model,
@@ -332,13 +437,8 @@ class Library:
             on_progress=on_progress,
         )
         if report.stored:
-            self._begin().index.refresh()
+            self._current.begin().index.refresh()
         return report
-
-    def _begin_with(self, encoder: ImageEncoder) -> ModelRecord:
-        return self._catalog.use_model(
-            identity=encoder.identity, name=encoder.card.name, dimension=encoder.dimension
-        )
 
     def export_vectors(
         self,
@@ -363,7 +463,7 @@ class Library:
 
         model = self._catalog.model()
         if model is None:
-            card = self._first_encoder().card
+            card = self._current.first_card()
             target = Target(card.name, card.identity, card.dimension)
         else:
             target = Target(model.name, model.identity, model.dimension)
@@ -378,12 +478,11 @@ class Library:
 
     def status(self) -> Status:
         """What is in the library."""
-        card = self._given.card if self._given else built_in_card()
-        return status_of(self._catalog, self.folder, card)
+        return status_of(self._catalog, self.folder, self._current.first_card())
 
     def skipped(self) -> list[Skipped]:
         """The files that could not be used and were not touched since, by path."""
-        return [Skipped(path, reason) for path, reason in self._catalog.skipped()]
+        return [Skipped(failure.path, failure.reason) for failure in self.failures()]
 
 
 def default_folder() -> Path:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from searchlib.catalog import Catalog, ModelVectors
+from searchlib.catalog import Catalog, Heartbeat, ModelVectors
 from searchlib.encoder import ModelCard
+from searchlib.ingest import is_watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +21,17 @@ class Status:
         images: distinct pictures with at least one file in place.
         files: places where these lie.
         missing: files that were there once.
+        offline: files on a drive that is not mounted.
         skipped: files that could not be used.
+        failed: files whose last try failed; the skipped ones, and pictures that were changed since.
+        queued: paths that something happened to and nobody looked at yet.
         folders: that were added as a whole.
         recipe: of the index.
         vectors: in the index.
         catalog_bytes, index_bytes: on disk.
         last_change: when a file was last read or found missing; None in an empty library.
         models: all that have vectors in it, the one in use first.
+        watcher: what the process that watches its folders says of itself; None while nobody does.
     """
 
     folder: Path
@@ -36,7 +41,10 @@ class Status:
     images: int
     files: int
     missing: int
+    offline: int
     skipped: int
+    failed: int
+    queued: int
     folders: int
     recipe: str
     vectors: int
@@ -44,6 +52,7 @@ class Status:
     index_bytes: int
     last_change: datetime | None
     models: tuple[ModelVectors, ...]
+    watcher: Heartbeat | None
 
 
 def status_of(catalog: Catalog, folder: Path, card: ModelCard) -> Status:
@@ -72,7 +81,10 @@ def status_of(catalog: Catalog, folder: Path, card: ModelCard) -> Status:
         images=counts.images,
         files=counts.files_present,
         missing=counts.files_missing,
+        offline=counts.files_offline,
         skipped=counts.files_skipped,
+        failed=counts.files_failed,
+        queued=counts.dirty,
         folders=counts.folders,
         recipe="exact",
         vectors=counts.vectors,
@@ -80,6 +92,7 @@ def status_of(catalog: Catalog, folder: Path, card: ModelCard) -> Status:
         index_bytes=index_bytes,
         last_change=_moment(catalog, counts.last_change),
         models=counts.models,
+        watcher=catalog.pulse.last() if is_watched(folder) else None,
     )
 
 

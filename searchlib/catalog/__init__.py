@@ -3,14 +3,20 @@
 from searchlib.catalog.catalog import Catalog
 from searchlib.catalog.foreign import KnownImage, StoredBlock, StoredVectors
 from searchlib.catalog.records import (
+    UNKNOWN_STAT,
     Counts,
+    EventSource,
     Facts,
+    Failure,
+    FolderRecord,
+    Heartbeat,
     ImageRecord,
     KnownFile,
     ModelRecord,
     ModelVectors,
     NewContent,
     Outcome,
+    Purged,
     ReadFile,
     SkippedFile,
     Stat,
@@ -19,10 +25,15 @@ from searchlib.catalog.records import (
 from searchlib.catalog.vectors import Changes
 
 __all__ = [
+    "UNKNOWN_STAT",
     "Catalog",
     "Changes",
     "Counts",
+    "EventSource",
     "Facts",
+    "Failure",
+    "FolderRecord",
+    "Heartbeat",
     "ImageRecord",
     "KnownFile",
     "KnownImage",
@@ -30,6 +41,7 @@ __all__ = [
     "ModelVectors",
     "NewContent",
     "Outcome",
+    "Purged",
     "ReadFile",
     "SkippedFile",
     "Stat",

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, select
 
 from searchlib.catalog import foreign, models
+from searchlib.catalog.chunks import chunks
 from searchlib.catalog.database import Database
 from searchlib.catalog.foreign import KnownImage, StoredVectors
+from searchlib.catalog.places import Places
 from searchlib.catalog.records import (
     Counts,
     Facts,
     ImageRecord,
-    KnownFile,
     ModelRecord,
     Outcome,
     ReadFile,
@@ -29,20 +27,20 @@ from searchlib.catalog.records import (
     Stat,
     Unembedded,
 )
-from searchlib.catalog.schema import Embedding, File, Folder, Image, table
+from searchlib.catalog.schema import Dirty, Embedding, File, Folder, Image, table
 from searchlib.catalog.vectors import (
     Changes,
     change_at,
     changes_after,
+    count_after,
     decode_vector,
     last_seq,
     read_all,
+    read_blocks,
+    read_ids,
 )
+from searchlib.catalog.watching import DirtyList, Folders, Pulse
 from searchlib.catalog.writer import BatchWriter
-
-_T = TypeVar("_T")
-_IDS_PER_QUERY = 500
-
 
 _IMAGE, _EMBEDDING = table(Image), table(Embedding)
 _OF_DIGEST = and_(
@@ -61,12 +59,22 @@ class Catalog:
         folder: the library's folder.
         create: make an empty library where there is none.
 
+    Attributes:
+        places: where files lie or lay, and what failed there.
+        folders: that were added as a whole.
+        dirty: paths that something happened to and nobody looked at yet.
+        pulse: the heartbeat of the process that watches.
+
     Raises:
         LibraryError: as Database.
     """
 
     def __init__(self, folder: Path, *, create: bool) -> None:
         self.database = Database(folder, create=create)
+        self.places = Places(self.database)
+        self.folders = Folders(self.database)
+        self.dirty = DirtyList(self.database)
+        self.pulse = Pulse(self.database)
 
     def close(self) -> None:
         """Close the database."""
@@ -141,49 +149,6 @@ class Catalog:
                 models.put_to_use(connection, model)
             return complete
 
-    def use_folder(self, path: str) -> None:
-        """Remember a folder as added; nothing happens where it is known."""
-        with self.database.writing() as connection:
-            known = connection.execute(select(Folder.id).where(Folder.path == path)).first()
-            if known is None:
-                connection.execute(insert(Folder).values(path=path, added_at=time.time()))
-
-    def known_files(self, root: str, model: ModelRecord) -> dict[str, KnownFile]:
-        """The files at or below an absolute path, by path.
-
-        Args:
-            root: the path.
-            model: whose vectors count for `KnownFile.embedded`.
-        """
-        below = root.rstrip(os.sep)
-        # All paths below a folder lie between "folder/" and the next byte after the separator.
-        query = select(
-            File.id,
-            File.path,
-            File.size,
-            File.mtime_ns,
-            File.inode,
-            File.state,
-            File.reason,
-            models.has_vector_of(model, File.image_id).label("embedded"),
-        ).where(
-            or_(
-                File.path == root,
-                and_(File.path >= below + os.sep, File.path < below + chr(ord(os.sep) + 1)),
-            )
-        )
-        with self.database.reading() as connection:
-            return {
-                row.path: KnownFile(
-                    row.id,
-                    Stat(row.size, row.mtime_ns, row.inode),
-                    row.state,
-                    row.reason,
-                    row.embedded,
-                )
-                for row in connection.execute(query)
-            }
-
     def record(
         self,
         model: ModelRecord,
@@ -208,35 +173,6 @@ class Catalog:
             models.require_in_use(connection, model, self.database.folder)
             writer = BatchWriter(connection, model, files, gone=gone)
             return [writer.write(file) for file in files]
-
-    def mark_present(self, model: ModelRecord, file_ids: Iterable[int]) -> None:
-        """Mark files as being where they were again.
-
-        Args:
-            model: that their images have a vector of.
-            file_ids: of the files.
-
-        Raises:
-            ModelMismatchError: the model is not in use any more.
-        """
-        now = time.time()
-        with self.database.writing() as connection:
-            models.require_in_use(connection, model, self.database.folder)
-            for some in _chunks(file_ids):
-                connection.execute(
-                    update(File).where(File.id.in_(some)).values(state="present", checked_at=now)
-                )
-
-    def mark_missing(self, paths: Iterable[str]) -> int:
-        """Mark the files at some paths as missing, and say how many were known there."""
-        now = time.time()
-        count = 0
-        with self.database.writing() as connection:
-            for some in _chunks(paths):
-                count += connection.execute(
-                    update(File).where(File.path.in_(some)).values(state="missing", checked_at=now)
-                ).rowcount
-        return count
 
     def has_vector(self, digest: bytes, model: ModelRecord) -> bool:
         """Whether these bytes were embedded with this model."""
@@ -280,14 +216,17 @@ class Catalog:
         """The images of these ids that have a file present."""
         found: dict[int, ImageRecord] = {}
         with self.database.reading() as connection:
-            for some in _chunks(ids):
+            for some in chunks(ids):
                 paths: dict[int, list[str]] = {}
-                places = select(File.image_id, File.path).where(
+                videos: dict[int, list[str]] = {}
+                places = select(File.image_id, File.path, File.video).where(
                     File.image_id.in_(some), File.state == "present"
                 )
-                for image_id, path in connection.execute(places):
+                for image_id, path, video in connection.execute(places):
                     if image_id is not None:
                         paths.setdefault(image_id, []).append(path)
+                        if video is not None:
+                            videos.setdefault(image_id, []).append(video)
                 for row in connection.execute(select(Image.__table__).where(Image.id.in_(paths))):
                     found[row.id] = ImageRecord(
                         id=row.id,
@@ -304,6 +243,7 @@ class Catalog:
                             longitude=row.longitude,
                         ),
                         paths=tuple(sorted(paths[row.id])),
+                        videos=tuple(sorted(videos.get(row.id, ()))),
                     )
         return found
 
@@ -328,6 +268,21 @@ class Catalog:
             seq = last_seq(connection, model)
             return seq, *read_all(connection, model, self.database.path)
 
+    @contextmanager
+    def vector_blocks(
+        self, model: ModelRecord
+    ) -> Iterator[tuple[int, NDArray[np.int64], Iterator[NDArray[np.float16]]]]:
+        """The same as `all_vectors`, a block at a time: to be read inside the block."""
+        with self.database.reading() as connection:
+            seq = last_seq(connection, model)
+            ids = read_ids(connection, model)
+            yield seq, ids, read_blocks(connection, model, self.database.path)
+
+    def changes_since(self, model: ModelRecord, after: int) -> int:
+        """How many changes of the vector set came after a change number."""
+        with self.database.reading() as connection:
+            return count_after(connection, model, after)
+
     def changes(self, model: ModelRecord, *, after: int) -> Changes:
         """What happened to the vector set after a change number."""
         with self.database.reading() as connection:
@@ -336,6 +291,7 @@ class Catalog:
     def counts(self, model: ModelRecord | None) -> Counts:
         """What is in the catalog, counted at one moment."""
         by_state = select(File.state, func.count()).group_by(File.state)
+        failed = select(func.count(File.id)).where(File.failure.is_not(None))
         images = select(func.count(func.distinct(File.image_id))).where(File.state == "present")
         with self.database.reading() as connection:
             states = dict(connection.execute(by_state).all())
@@ -345,26 +301,17 @@ class Catalog:
                 images=connection.execute(images).scalar_one(),
                 files_present=states.get("present", 0),
                 files_missing=states.get("missing", 0),
+                files_offline=states.get("offline", 0),
                 files_skipped=states.get("skipped", 0),
+                files_failed=connection.execute(failed).scalar_one(),
                 folders=connection.execute(select(func.count(Folder.id))).scalar_one(),
+                dirty=connection.execute(select(func.count(Dirty.mark))).scalar_one(),
                 vectors=0 if model is None else vectors.get(model.identity, 0),
                 seq=0 if model is None else last_seq(connection, model),
                 last_change=connection.execute(select(func.max(File.checked_at))).scalar(),
                 models=by_model,
             )
 
-    def skipped(self) -> list[tuple[str, str]]:
-        """Path and reason of every skipped file, by path."""
-        query = select(File.path, File.reason).where(File.state == "skipped").order_by(File.path)
-        with self.database.reading() as connection:
-            return [(path, reason or "") for path, reason in connection.execute(query)]
-
 
 def _key(digest: bytes, model: ModelRecord) -> dict[str, Any]:
     return {"digest": digest, "model_id": model.id}
-
-
-def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
-    iterator = iter(items)
-    while some := list(islice(iterator, _IDS_PER_QUERY)):
-        yield some

@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-State = Literal["present", "missing", "skipped"]
+State = Literal["present", "missing", "offline", "skipped"]
+FailureKind = Literal["content", "access", "crash"]
+EventSource = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +21,27 @@ class Stat:
         size: bytes.
         mtime_ns: time of the last change, nanoseconds since 1970.
         inode: the file system's number for the file, as a signed 64-bit number.
+        device: the number of the file system, the same; None where it was not kept.
     """
 
     size: int
     mtime_ns: int
     inode: int
+    device: int | None = None
+
+    def is_untouched(self, before: Stat) -> bool:
+        """Whether nothing happened to a file since `before`.
+
+        A file system that was mounted anew may have another number, and some then number their
+        files anew as well; there the size and the time have to do.
+        """
+        same = (self.size, self.mtime_ns) == (before.size, before.mtime_ns)
+        renumbered = None not in (self.device, before.device) and self.device != before.device
+        return same and (renumbered or self.inode == before.inode)
+
+
+UNKNOWN_STAT = Stat(-1, 0, 0)
+"""Of a file that could not even be asked; no file has this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +50,122 @@ class KnownFile:
 
     Attributes:
         id: in the catalog.
+        path: absolute.
         stat: as it was when the file was last read.
         state: where it is, was, or that it could not be used.
-        reason: why not.
+        folder_id: of the added folder that it was found in.
         embedded: whether its image has a vector of the model asked for.
+        video: the moving part of a live photo.
+        failure: what kind, while the last try failed.
+        reason: why, in words.
+        next_try: when it is tried again, in seconds since 1970; None if not by itself.
     """
 
     id: int
+    path: str
     stat: Stat
     state: State
-    reason: str | None
+    folder_id: int | None
     embedded: bool
+    video: str | None = None
+    failure: FailureKind | None = None
+    reason: str | None = None
+    next_try: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file whose last try failed.
+
+    Attributes:
+        path: absolute.
+        kind: "content" where only other bytes can help, "access" where the disk refused, "crash"
+            where decoding it ended the process.
+        reason: in words, without the path.
+        attempts: how many tries failed one after the other.
+        last_try: seconds since 1970.
+        next_try: the same; None where it is tried again only if it changes or is asked for.
+    """
+
+    path: str
+    kind: FailureKind
+    reason: str
+    attempts: int
+    last_try: float
+    next_try: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRecord:
+    """A folder that was added as a whole, and how.
+
+    Attributes:
+        path: absolute.
+        recursive: whether folders below count too.
+        follow_links: whether links to folders are followed.
+        include: patterns as in a `.gitignore`; where there are any, only what they name counts.
+        exclude: patterns of what is left out.
+        marker: the name of a file that lies in it whenever its drive is mounted.
+        events: whether changes are told by the system ("yes"), looked for ("no"), or either as the
+            file system allows ("auto").
+        watched: whether `watch` takes care of it.
+        id: in the catalog; 0 before it is there.
+    """
+
+    path: str
+    recursive: bool = True
+    follow_links: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    marker: str | None = None
+    events: EventSource = "auto"
+    watched: bool = False
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What was given up.
+
+    Attributes:
+        files: places of which the catalog knows nothing any more.
+        digests: of the images that went with them, 32 bytes each.
+    """
+
+    files: int
+    digests: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What the process that watches says of itself; times are seconds since 1970.
+
+    Attributes:
+        pid, host: of the process.
+        started_at, beat_at: when it began, and when it wrote this.
+        stage: what it does, in words.
+        queued: paths that something happened to and that are not dealt with, and files to be read.
+        settling: of these, how many are looked at until they stand still.
+        done, failed: files dealt with since it began.
+        per_second: files dealt with in the last minute, by second.
+        lag: how many seconds ago the oldest path in the queue was noted.
+        last_event_at: when the system last told of a change.
+        scanned_at: when all folders were last compared with the catalog.
+    """
+
+    pid: int
+    host: str
+    started_at: float
+    beat_at: float
+    stage: str
+    queued: int
+    settling: int
+    done: int
+    failed: int
+    per_second: float
+    lag: float
+    last_event_at: float | None
+    scanned_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +215,7 @@ class ReadFile:
         digest: 32 bytes, the BLAKE3 of the file.
         folder: the added folder that it was found in.
         content: None where the digest is known with a vector of the model in use.
+        video: the moving part of a live photo.
     """
 
     path: str
@@ -99,16 +223,18 @@ class ReadFile:
     digest: bytes
     folder: str | None
     content: NewContent | None
+    video: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
-    """A file that cannot be used, and why."""
+    """A file that cannot be used, and why; for `failure` see Failure.kind."""
 
     path: str
     stat: Stat
     folder: str | None
     reason: str
+    failure: FailureKind = "content"
 
 
 Outcome = Literal["added", "copy", "moved", "changed", "embedded", "unchanged"]
@@ -123,12 +249,14 @@ class ImageRecord:
         digest: the BLAKE3 of its bytes, 64 hex digits.
         facts: see Facts.
         paths: where it lies, in alphabetical order; empty where every copy is gone.
+        videos: the moving parts of the live photos among these.
     """
 
     id: int
     digest: str
     facts: Facts
     paths: tuple[str, ...]
+    videos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +314,10 @@ class Counts:
 
     Attributes:
         images: with at least one file present.
-        files_present, files_missing, files_skipped: by state.
+        files_present, files_missing, files_offline, files_skipped: by state.
+        files_failed: whose last try failed, whatever their state.
         folders: added as a whole.
+        dirty: paths that something happened to and nobody looked at yet.
         vectors: of the model in use.
         seq: the last change of the vector set, 0 where there was none.
         last_change: when a file was last read or found missing, or None.
@@ -197,8 +327,11 @@ class Counts:
     images: int
     files_present: int
     files_missing: int
+    files_offline: int
     files_skipped: int
+    files_failed: int
     folders: int
+    dirty: int
     vectors: int
     seq: int
     last_change: float | None

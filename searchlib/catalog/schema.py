@@ -2,8 +2,10 @@
 
     image ──< embedding >── model        content: one row for distinct bytes, and its vectors
       │                       │
-      ├──< file >── folder    │          places: where that content lies, or why it was skipped
+      ├──< file >── folder    │          places: where that content lies, or why it cannot be used
       └──< change >───────────┘          the change log of the vector set
+    dirty                                paths that something happened to and nobody looked at yet
+    watcher                              what the process that watches the folders says of itself
 
 The tables are made by the migrations; `REVISION` is the newest of them and a test keeps the two in
 step. Times are seconds since 1970 (UTC), except `taken_at`: cameras write local time, mostly
@@ -25,12 +27,15 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
+    text,
+    true,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Integer, TypeDecorator
 
-REVISION = "0001"
+REVISION = "0002"
 
 # SQLite numbers rows by itself only where the type is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
@@ -82,27 +87,52 @@ class Image(Base):
 
 
 class Folder(Base):
-    """A folder that was added as a whole."""
+    """A folder that was added as a whole.
+
+    `include` and `exclude` are patterns as in a `.gitignore`, a line each. `marker` is the name of
+    a file that lies in the folder whenever its drive is mounted.
+    """
 
     __tablename__ = "folder"
+    __table_args__ = (CheckConstraint("events IN ('auto', 'yes', 'no')", name="events"),)
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     path: Mapped[str] = mapped_column(FilePath, unique=True)
     added_at: Mapped[float]
+    watched: Mapped[bool] = mapped_column(server_default=false())
+    recursive: Mapped[bool] = mapped_column(server_default=true())
+    follow_links: Mapped[bool] = mapped_column(server_default=false())
+    include: Mapped[str] = mapped_column(String, server_default="")
+    exclude: Mapped[str] = mapped_column(String, server_default="")
+    marker: Mapped[str | None] = mapped_column(FilePath)
+    events: Mapped[str] = mapped_column(String, server_default="auto")
 
 
 class File(Base):
     """A place on disk, as it was when it was last read.
 
-    `state` is "present", "missing" (it was there once and is gone) or "skipped" (it could not be
-    used, and `reason` says why). A file that once was a picture keeps its `image_id` in each.
+    `state` is "present", "missing" (it was there once and is gone), "offline" (its drive is not
+    mounted) or "skipped" (it could not be used). A file that once was a picture keeps its
+    `image_id` in each. `failure` is set while the last try failed, with the `reason` in words:
+    "content" (only other bytes can help), "access" (the disk refused: tried again at `next_try`)
+    or "crash" (its decoding ended the process: tried alone at `next_try`, and where there is none
+    it is in quarantine). `device` numbers the file system, and `video` is the moving part of a
+    live photo, a file beside it.
     """
 
     __tablename__ = "file"
     __table_args__ = (
-        CheckConstraint("state IN ('present', 'missing', 'skipped')", name="state"),
+        CheckConstraint("state IN ('present', 'missing', 'offline', 'skipped')", name="state"),
         CheckConstraint("state <> 'present' OR image_id IS NOT NULL", name="present_image"),
-        CheckConstraint("state <> 'skipped' OR reason IS NOT NULL", name="skipped_reason"),
+        CheckConstraint("state <> 'skipped' OR failure IS NOT NULL", name="skipped_failure"),
+        CheckConstraint("failure IN ('content', 'access', 'crash')", name="failure"),
+        CheckConstraint("failure IS NULL OR reason IS NOT NULL", name="failure_reason"),
+        Index(
+            "ix_file_failure",
+            "failure",
+            sqlite_where=text("failure IS NOT NULL"),
+            postgresql_where=text("failure IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
@@ -115,6 +145,12 @@ class File(Base):
     state: Mapped[str] = mapped_column(String)
     reason: Mapped[str | None] = mapped_column(String)
     checked_at: Mapped[float]
+    device: Mapped[int | None] = mapped_column(BigInteger)
+    missing_since: Mapped[float | None]
+    video: Mapped[str | None] = mapped_column(FilePath)
+    failure: Mapped[str | None] = mapped_column(String)
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_try: Mapped[float | None]
 
 
 class Model(Base):
@@ -156,6 +192,42 @@ class Change(Base):
     seq: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("model.id"))
     image_id: Mapped[int] = mapped_column(BigInteger)
+
+
+class Dirty(Base):
+    """A path that something happened to: a hint, kept until somebody has looked at it.
+
+    A path that is marked again gets a higher `mark`, so that what is taken off the list for one
+    mark is not taken off for a later one. Clocks have no part in it.
+    """
+
+    __tablename__ = "dirty"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy declares it
+
+    mark: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=True)
+    path: Mapped[str] = mapped_column(FilePath, unique=True)
+    noted_at: Mapped[float]
+
+
+class Watcher(Base):
+    """The heartbeat of the process that watches; at most one row, with id 1."""
+
+    __tablename__ = "watcher"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    pid: Mapped[int]
+    host: Mapped[str] = mapped_column(String)
+    started_at: Mapped[float]
+    beat_at: Mapped[float]
+    stage: Mapped[str] = mapped_column(String)
+    queued: Mapped[int]
+    settling: Mapped[int]
+    done: Mapped[int]
+    failed: Mapped[int]
+    per_second: Mapped[float]
+    lag: Mapped[float]
+    last_event_at: Mapped[float | None]
+    scanned_at: Mapped[float | None]
 
 
 def table(model: type[Base]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from searchlib.catalog.schema import Change, Embedding
 from searchlib.errors import LibraryDamagedError
 
 STORED = np.dtype("<f2")
+_PER_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,37 @@ def last_seq(connection: Connection, model: ModelRecord) -> int:
     return connection.execute(query).scalar() or 0
 
 
+def count_after(connection: Connection, model: ModelRecord, after: int) -> int:
+    """How many changes of a model's vectors came after one."""
+    query = select(func.count()).where(Change.model_id == model.id, Change.seq > after)
+    return connection.execute(query).scalar_one()
+
+
 def read_all(
     connection: Connection, model: ModelRecord, path: Path
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
     """All image ids of a model, int64 [n] rising, and their vectors, float16 [n, dimension]."""
     return _read(connection, model, path, _vectors_of(model))
+
+
+def read_ids(connection: Connection, model: ModelRecord) -> NDArray[np.int64]:
+    """All image ids of a model that have a vector, int64 [n], rising."""
+    query = select(Embedding.image_id).where(Embedding.model_id == model.id)
+    rows = connection.execute(query.order_by(Embedding.image_id)).scalars()
+    return np.fromiter(rows, np.int64)
+
+
+def read_blocks(
+    connection: Connection, model: ModelRecord, path: Path
+) -> Iterator[NDArray[np.float16]]:
+    """The vectors of a model in the order of their ids, float16 [m, dimension] each."""
+    query = select(Embedding.vector).where(Embedding.model_id == model.id)
+    query = query.order_by(Embedding.image_id).execution_options(yield_per=_PER_BLOCK)
+    for rows in connection.execute(query).scalars().partitions():
+        for row in rows:
+            _check_length(row, model, path)
+        block = np.frombuffer(b"".join(rows), STORED).reshape(len(rows), model.dimension)
+        yield block.astype(np.float16, copy=False)
 
 
 def changes_after(connection: Connection, model: ModelRecord, after: int, path: Path) -> Changes:
@@ -117,7 +145,7 @@ def _read(
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
     ids: list[int] = []
     body = bytearray()
-    for image_id, row in connection.execute(query.execution_options(yield_per=4096)):
+    for image_id, row in connection.execute(query.execution_options(yield_per=_PER_BLOCK)):
         _check_length(row, model, path)
         ids.append(image_id)
         body += row

@@ -15,7 +15,13 @@ from searchlib.catalog.vectors import encode_vector
 from searchlib.errors import LibraryError
 
 _IMAGE, _FILE, _EMBEDDING, _CHANGE = map(table, (Image, File, Embedding, Change))
+# A disk that refuses may be back in a minute; one that still does after a day is asked once a day.
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 60.0, 86400.0
+
 _UPDATE_FILE = _FILE.update().where(_FILE.c.id == bindparam("place"))
+_UPDATE_KEPT = _UPDATE_FILE.values(
+    {name: bindparam(name) for name in ("checked_at", "failure", "reason", "attempts", "next_try")}
+)
 
 
 @dataclass(slots=True)
@@ -24,6 +30,22 @@ class _Place:
     path: str
     image_id: int | None
     state: str
+    failure: str | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    failure: str | None = None
+    reason: str | None = None
+    attempts: int = 0
+    next_try: float | None = None
+
+
+def pause_after(attempts: int) -> float:
+    """How many seconds after a failure of the disk a file is tried again."""
+    doubled = min(attempts - 1, 30)
+    return float(min(FIRST_RETRY_SECONDS * 2**doubled, LAST_RETRY_SECONDS))
 
 
 class BatchWriter:
@@ -61,7 +83,7 @@ class BatchWriter:
         )
         self._by_path: dict[str, _Place] = {}
         self._by_image: dict[int, list[_Place]] = {}
-        columns = select(File.id, File.path, File.image_id, File.state)
+        columns = select(File.id, File.path, File.image_id, File.state, File.failure, File.attempts)
         paths = {file.path for file in files}
         for query in (
             columns.where(File.path.in_(paths)),
@@ -91,13 +113,23 @@ class BatchWriter:
             outcome = "changed"
         else:
             outcome = "embedded" if len(self._embedded) > vectors else "unchanged"
-        self._put_place(place, file, image_id=image_id, state="present", reason=None)
+        self._put_place(place, file, image_id)
         return outcome
 
     def _write_skipped(self, file: SkippedFile) -> None:
         place = self._by_path.get(file.path)
+        again = place is not None and place.failure == file.failure
+        attempts = (place.attempts if place is not None and again else 0) + 1
+        next_try = self._now + pause_after(attempts) if file.failure == "access" else None
+        failed = _Failed(file.failure, file.reason, attempts, next_try)
+        if place is not None and place.state == "present" and file.failure == "access":
+            # It is a picture as far as anybody knows, and with its old time it is looked at again.
+            values = {"checked_at": self._now, **asdict(failed)}
+            self._connection.execute(_UPDATE_KEPT, {**values, "place": place.id})
+            place.failure, place.attempts = file.failure, attempts
+            return
         image_id = None if place is None else place.image_id
-        self._put_place(place, file, image_id=image_id, state="skipped", reason=file.reason)
+        self._put_place(place, file, image_id, state="skipped", failed=failed)
 
     def _image(self, file: ReadFile) -> int:
         image_id = self._images.get(file.digest)
@@ -140,22 +172,27 @@ class BatchWriter:
         self,
         place: _Place | None,
         file: ReadFile | SkippedFile,
-        *,
         image_id: int | None,
-        state: str,
-        reason: str | None,
+        *,
+        state: str = "present",
+        failed: _Failed = _Failed(),
     ) -> None:
-        values = {
-            "folder_id": None if file.folder is None else self._folders.get(file.folder),
+        values: dict[str, Any] = {
             "image_id": image_id,
             "path": file.path,
             "size": file.stat.size,
             "mtime_ns": file.stat.mtime_ns,
             "inode": file.stat.inode,
+            "device": file.stat.device,
             "state": state,
-            "reason": reason,
             "checked_at": self._now,
+            "missing_since": None,
+            "video": file.video if isinstance(file, ReadFile) else None,
+            **asdict(failed),
         }
+        if file.folder is not None or place is None:
+            # A file that is named itself stays in the folder that it was found in before.
+            values["folder_id"] = self._folders.get(file.folder or "")
         if place is None:
             place = _Place(self._insert(_FILE, values), file.path, image_id, state)
         else:
@@ -164,6 +201,7 @@ class BatchWriter:
             if place.image_id is not None and place in self._by_image.get(place.image_id, []):
                 self._by_image[place.image_id].remove(place)
             place.path, place.image_id, place.state = file.path, image_id, state
+        place.failure, place.attempts = failed.failure, failed.attempts
         self._by_path[file.path] = place
         if image_id is not None:
             self._by_image.setdefault(image_id, []).append(place)

@@ -1,7 +1,7 @@
 """The `searchlib` command: parses, calls Library, prints.
 
 Exit codes: 0 done, 1 nothing found, 2 the command cannot be carried out, 3 done but for some files
-that were skipped, 130 interrupted.
+that were skipped, 130 interrupted (SIGINT), 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ import click
 
 from searchlib.cli.add import add
 from searchlib.cli.export import export
+from searchlib.cli.failures import failures
+from searchlib.cli.folders import folders
 from searchlib.cli.models import models
+from searchlib.cli.purge import purge
 from searchlib.cli.search import search
 from searchlib.cli.shared import Commands
 from searchlib.cli.status import status
 from searchlib.cli.vectors import vectors
+from searchlib.cli.watch import watch
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,5 +31,16 @@ def main() -> None:
     """
 
 
-for command in (add, search, status, vectors, models, export):
+for command in (
+    add,
+    watch,
+    search,
+    status,
+    folders,
+    failures,
+    purge,
+    vectors,
+    models,
+    export,
+):
     main.add_command(command)

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,6 +66,18 @@ def library_options(command: _Command) -> _Command:
     )(command)
 
 
+def ingest_options(command: _Command) -> _Command:
+    """How files are taken in, for every command that does so."""
+    command = click.option(
+        "--thumbnails/--no-thumbnails",
+        default=None,
+        help="Keep a small picture of each new image.  [default: as before in this library]",
+    )(command)
+    return click.option("--workers", type=click.IntRange(1, 256), help="Files worked on at once.")(
+        command
+    )
+
+
 def json_option(command: _Command) -> _Command:
     """The option for output that programs read."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
@@ -91,6 +104,16 @@ def say(line: str) -> None:
 def print_json(value: Any) -> None:
     """JSON on stdout; bytes of a path that are no text come as lone surrogates, escaped."""
     click.echo(json.dumps(value, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """The same in a line, which a program that waits for it has at once."""
+    click.echo(json.dumps(value))
+
+
+def local_time(seconds: float) -> str:
+    """A moment, in seconds since 1970, as a person's clock showed it."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def size_in_words(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,10 @@ import click
 from searchlib.cli import shared
 
 if TYPE_CHECKING:
+    from searchlib.catalog import Heartbeat
     from searchlib.status import Status
+
+_SILENT_SECONDS = 60.0
 
 
 @click.command()
@@ -52,6 +56,7 @@ def _print(found: Status) -> None:
         "library": str(found.folder),
         "images": f"{found.images:,}",
         "files": f"{found.files:,} ({found.missing:,} missing, {found.skipped:,} skipped)",
+        **_troubles(found),
         "folders": f"{found.folders:,}",
         "model": f"{found.model}, {found.dimension} dimensions, {found.identity[:12]}",
         "index": f"{found.recipe}, {found.vectors:,} vectors",
@@ -61,8 +66,46 @@ def _print(found: Status) -> None:
         ),
         "last change": changed,
     }
+    if found.watcher is not None:
+        rows.update(_watcher(found.watcher))
     for name, value in rows.items():
         click.echo(f"{name:12} {value}")
     for model in found.models if len(found.models) > 1 else ():
         used = ", in use" if model.in_use else ""
         click.echo(f"{'vectors':12} {model.vectors:,} of {model.name}, {model.identity[:12]}{used}")
+
+
+def _troubles(found: Status) -> dict[str, str]:
+    rows = {
+        "offline": (found.offline, "on drives that are not mounted"),
+        "failed": (found.failed, "see `searchlib failures`"),
+        "queued": (found.queued, "changed, and not looked at yet"),
+    }
+    return {name: f"{count:,}, {words}" for name, (count, words) in rows.items() if count}
+
+
+def _watcher(beat: Heartbeat) -> dict[str, str]:
+    now = time.time()
+    since = shared.local_time(beat.started_at)
+    event, scan = beat.last_event_at, beat.scanned_at
+    silent = now - beat.beat_at
+    alive = f"{_duration(silent)} ago"
+    if silent > _SILENT_SECONDS:
+        alive = f"no sign of life for {silent:.0f} s; see what pid {beat.pid} on {beat.host} does"
+    return {
+        "watcher": f"pid {beat.pid} on {beat.host} since {since}: {beat.stage}",
+        "queue": f"{beat.queued:,} ({beat.settling:,} settling), lag {_duration(beat.lag)}",
+        "rate": f"{beat.per_second:.1f} files/s; {beat.done:,} done, {beat.failed:,} failed",
+        "last event": "none yet" if event is None else f"{_duration(now - event)} ago",
+        "last scan": "none yet" if scan is None else f"{_duration(now - scan)} ago",
+        "heartbeat": alive,
+    }
+
+
+def _duration(seconds: float) -> str:
+    """For a person; a clock that was set back makes no negative ones."""
+    seconds = max(seconds, 0.0)
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

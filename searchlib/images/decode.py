@@ -1,24 +1,30 @@
 """Encoded bytes or a Pillow image to upright RGB pixels and facts.
 
 The order of the steps: open the header, check the size, decode (a JPEG at a smaller scale where
-that is enough), eight bits a channel, make smaller, colours to sRGB, turn upright.
+that is enough), eight bits a channel, make smaller, colours to sRGB, turn upright. Of a camera
+raw file the preview is decoded, or LibRaw does these steps.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from PIL import Image
 
 from searchlib.errors import DecodeError, ImageError, InputError, SourceError, TooLargeError
+from searchlib.images import tiff
 from searchlib.images.colour import to_rgb
-from searchlib.images.facts import ImageFacts, orientation, read_exif, read_facts
+from searchlib.images.facts import ImageFacts, orientation, read_exif, read_facts, turned
 from searchlib.images.formats import HEAD_BYTES, missing_bytes, open_format, sniff, stranger
-from searchlib.images.names import printable
+from searchlib.images.names import is_raw_name, printable
 from searchlib.images.quiet import quiet
+from searchlib.images.raw import RawFile, open_raw
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_PIXELS = 500_000_000
 """The largest picture that is decoded, in pixels; at four bytes each it takes 2 GB of memory."""
@@ -35,7 +41,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ON_ITS_SIDE = {5, 6, 7, 8}
+
+# What a camera raw file may look like: TIFF is the frame of most of them, Targa and PCX have next
+# to no mark of their own.
+_RAW_LOOKS_LIKE = {None, "TIFF", "TGA", "PCX"}
+_TIFF_NAMES = (".tif", ".tiff")
 
 # What Pillow raises itself has no errno, and a nonsensical offset in the file gives the others.
 _NO_FAULT_OF_THE_DISK = {None, errno.EINVAL, errno.EOVERFLOW}
@@ -70,7 +80,8 @@ def decode(
 
     Args:
         file: the encoded bytes, seekable; left open.
-        label: the picture in words, for errors and the log.
+        label: the picture in words, for errors and the log. Its extension tells a camera raw
+            file from a TIFF.
         digest: handed on to the result.
         min_side: as for `load`.
         max_pixels: as for `load`.
@@ -89,7 +100,10 @@ def decode(
             head = file.read(HEAD_BYTES)
             if not head:
                 raise DecodeError(label, "the file is empty")
-            name = sniff(head)
+            name = _format(head, file, label)
+            if name == "RAW":
+                with open_raw(file, label=label) as raw:
+                    return _finish_raw(raw, label, digest, least=least, max_pixels=max_pixels)
             if name is None:
                 raise DecodeError(label, stranger(head))
             if (missing := missing_bytes(name, file)) > 0:
@@ -102,7 +116,7 @@ def decode(
                 turn = orientation(read_exif(image, label))
                 # libjpeg leaves out the detail that a picture of 1/2, 1/4 or 1/8 a side does not
                 # show. Pillow takes the smallest of them that is not below the size it is given.
-                image.draft(None, _turned(least, turn))
+                image.draft(None, turned(least, turn))
             image.load()
             return _finish(image, label, digest, least=least, full=full, max_pixels=max_pixels)
     except ImageError:
@@ -133,6 +147,18 @@ def convert(
         raise _refusal(label, image.format, error) from error
 
 
+def _format(head: bytes, file: IO[bytes], label: str) -> str | None:
+    """The name of the format by the first bytes, and by the extension where they do not tell."""
+    name = sniff(head)
+    # The query of a URL is not shown in its label.
+    if name in _RAW_LOOKS_LIKE and is_raw_name(label.removesuffix("?...")):
+        return "RAW"
+    # A program that copies all tags to a TIFF copies the mark of a DNG too.
+    if name == "TIFF" and not label.lower().endswith(_TIFF_NAMES) and tiff.is_dng(file):
+        return "RAW"
+    return name
+
+
 def _finish(
     image: Image.Image,
     label: str,
@@ -153,10 +179,71 @@ def _finish(
     # the EXIF that stands behind the pixels of a PNG.
     exif = read_exif(image, label)
     turn = orientation(exif)
-    size = _turned(full or image.size, turn)
-    factor = 1
-    if least is not None and full is None:
-        factor = _reduction(image.size, _turned(least, turn))
+    size = turned(full or image.size, turn)
+    pixels = _upright(image, label, turn=turn, least=None if full else least)
+    return LoadedImage(pixels, read_facts(image, exif, size=size, label=label), digest)
+
+
+def _finish_raw(
+    raw: RawFile,
+    label: str,
+    digest: bytes | None,
+    *,
+    least: tuple[int, int] | None,
+    max_pixels: int,
+) -> LoadedImage:
+    """From an opened raw file to the result: its preview where that is large enough.
+
+    Developing gives half of the sensor's sides, so a preview of so many pixels is enough for all.
+    """
+    _check_size(raw.size, max_pixels, label)
+    enough = (-(-raw.size[0] // 2), -(-raw.size[1] // 2))
+    if least is not None:
+        enough = (min(enough[0], least[0]), min(enough[1], least[1]))
+    preview = raw.preview()
+    exif, pixels = raw.exif, None
+    if preview is not None:
+        # LibRaw makes up a poor EXIF for a preview without, so the raw file's own tags come first.
+        exif = exif if len(exif) else read_exif(preview, label)
+        pixels = _preview_pixels(raw, preview, label, enough, least=least, max_pixels=max_pixels)
+    if pixels is None:
+        pixels = _upright(raw.develop(), label, turn=1, least=least)
+    facts = read_facts(pixels, exif, size=raw.size, label=label)
+    return LoadedImage(pixels, replace(facts, format="RAW"), digest)
+
+
+def _preview_pixels(
+    raw: RawFile,
+    preview: Image.Image,
+    label: str,
+    enough: tuple[int, int],
+    *,
+    least: tuple[int, int] | None,
+    max_pixels: int,
+) -> Image.Image | None:
+    """The pixels of a preview; None where it is smaller than `enough`, or damaged."""
+    turn = raw.preview_turn(preview)
+    size = turned(preview.size, turn)
+    if size[0] < enough[0] or size[1] < enough[1] or size[0] * size[1] > max_pixels:
+        return None
+    try:
+        drafted = least is not None and preview.format == "JPEG"
+        if least is not None and drafted:
+            preview.draft(None, turned(least, turn))
+        preview.load()
+        return _upright(preview, label, turn=turn, least=None if drafted else least)
+    except MemoryError:
+        raise
+    except Exception as error:  # the sensor's data may be whole
+        logger.debug("%s: its preview cannot be decoded: %s", label, error)
+        return None
+
+
+def _upright(
+    image: Image.Image, label: str, *, turn: int, least: tuple[int, int] | None
+) -> Image.Image:
+    """Decoded pixels of any mode as RGB, upright, and smaller where `least` allows for it."""
+    factor = 1 if least is None else _reduction(image.size, turned(least, turn))
     profile = image.info.get("icc_profile")
     pixels = to_rgb(image, factor=factor, profile=profile, label=label)
     if turn in _UPRIGHT:
@@ -165,7 +252,7 @@ def _finish(
         pixels = image.copy()
     # The EXIF would turn the pixels a second time in the hands of whoever honours it.
     pixels.info.clear()
-    return LoadedImage(pixels, read_facts(image, exif, size=size, label=label), digest)
+    return pixels
 
 
 def _least(min_side: MinSide | None, max_pixels: int) -> tuple[int, int] | None:
@@ -175,10 +262,6 @@ def _least(min_side: MinSide | None, max_pixels: int) -> tuple[int, int] | None:
     if max_pixels < 1:
         raise InputError(f"max_pixels is {max_pixels!r}; it must be 1 or more")
     return least
-
-
-def _turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
-    return (size[1], size[0]) if turn in _ON_ITS_SIDE else size
 
 
 def _reduction(size: tuple[int, int], least: tuple[int, int]) -> int:

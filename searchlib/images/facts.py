@@ -23,6 +23,8 @@ _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 # Formats whose further frames are an animation; in TIFF and HEIF they are other pictures.
 _ANIMATED_FORMATS = {"GIF", "PNG", "WEBP", "AVIF"}
 
+_ON_ITS_SIDE = {5, 6, 7, 8}
+
 # A damaged length can turn the rest of the file into the name of a camera.
 _LONGEST_NAME = 200
 
@@ -32,8 +34,10 @@ class ImageFacts:
     """What is known of a picture besides its pixels.
 
     Attributes:
-        format: Pillow's name of the format ("JPEG", "PNG", "HEIF", ...); None for raw pixels.
-        width: pixels of the whole upright picture, whatever size was decoded.
+        format: Pillow's name of the format ("JPEG", "PNG", "HEIF", ...), or "RAW" for a camera
+            raw file; None for an array or the like.
+        width: pixels of the whole upright picture, whatever size was decoded; of a camera raw
+            file, those of its sensor.
         height: the same.
         taken_at: EXIF DateTimeOriginal with its fraction of a second. Naive (the camera's own
             clock) unless the file gives OffsetTimeOriginal.
@@ -74,6 +78,11 @@ def orientation(exif: Image.Exif) -> int:
     """EXIF Orientation, 1 to 8; 1 (upright) where it is missing or nonsense."""
     value = exif.get(ExifTags.Base.Orientation, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    """Width and height after a picture of this EXIF orientation is turned upright, or back."""
+    return (size[1], size[0]) if turn in _ON_ITS_SIDE else size
 
 
 def read_facts(

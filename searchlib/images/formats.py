@@ -50,6 +50,16 @@ _CLASSES = {
 }
 
 _MAGIC = (
+    # Camera raw files that are told from a TIFF by their first bytes; they have no class here.
+    (b"II*\0\x10\0\0\0CR\2\0", "RAW"),  # Canon CR2
+    (b"II\x1a\0\0\0HEAPCCDR", "RAW"),  # Canon CRW
+    (b"FUJIFILMCCD-RAW", "RAW"),
+    (b"IIRO", "RAW"),  # Olympus, three kinds
+    (b"IIRS", "RAW"),
+    (b"MMOR", "RAW"),
+    (b"IIU\0", "RAW"),  # Panasonic
+    (b"FOVb", "RAW"),  # Sigma
+    (b"\0MRM", "RAW"),  # Minolta
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
@@ -81,7 +91,7 @@ _STRANGERS = (
         "an SVG drawing, a format that is not supported",
     ),
     (re.compile(rb"\s*<(!doctype html|html)", re.I), "a web page, not a picture"),
-    (re.compile(rb"....ftyp", re.S), "a video or a camera raw file, not a picture"),
+    (re.compile(rb"....ftyp", re.S), "a video, not a picture"),
     (re.compile(rb"\x1a\x45\xdf\xa3|RIFF....AVI ", re.S), "a video, not a picture"),
     (re.compile(rb"\0\x05\x16\x07"), "a macOS resource file, not a picture"),
 )

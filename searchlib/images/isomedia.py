@@ -1,4 +1,4 @@
-"""HEIF and AVIF containers (ISO/IEC 14496-12): which of the two, and whether the file is whole."""
+"""HEIF, AVIF and CR3 containers (ISO/IEC 14496-12): which of them, and is the file whole."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ _LOAD_BEARING = {b"ftyp", b"meta", b"mdat", b"moov"}
 
 
 def picture_format(head: bytes) -> str | None:
-    """ "HEIF", "AVIF" or None by the brands of the `ftyp` box at the start of a file."""
+    """ "HEIF", "AVIF", "RAW" or None by the brands of the `ftyp` box at the start of a file."""
     if head[4:8] != b"ftyp":
         return None
     size = min(int.from_bytes(head[:4], "big"), len(head))
     major, compatible = head[8:12], {head[at : at + 4] for at in range(16, size - 3, 4)}
     if major in _AVIF_BRANDS or (major in _IMAGE_BRANDS and compatible & _AVIF_BRANDS):
         return "AVIF"
+    if major == b"crx ":  # Canon's CR3
+        return "RAW"
     return "HEIF" if major in _HEIF_BRANDS | _IMAGE_BRANDS else None
 
 

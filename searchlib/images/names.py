@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
+from importlib.util import find_spec
 
 IMAGE_EXTENSIONS = frozenset(
     {
@@ -22,8 +24,21 @@ IMAGE_EXTENSIONS = frozenset(
 )
 """The usual extensions of the formats that `formats` opens, lower case, with the dot.
 
-Camera raw files are absent: what Pillow finds in them is a thumbnail, not the picture.
+Camera raw files are apart, in `RAW_EXTENSIONS`: what Pillow finds in them is a thumbnail, not the
+picture.
 """
+
+RAW_EXTENSIONS = frozenset(
+    {
+        *(".cr2", ".cr3", ".crw"),  # Canon
+        *(".nef", ".nrw"),  # Nikon
+        *(".arw", ".sr2", ".srf"),  # Sony
+        *(".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw", ".rwl"),
+        *(".3fr", ".fff", ".iiq", ".cap", ".mos", ".mef"),  # Hasselblad, Phase One, Leaf, Mamiya
+        *(".erf", ".mrw", ".kdc", ".dcr", ".x3f", ".gpr"),
+    }
+)
+"""The extensions of camera raw files, lower case, with the dot."""
 
 # Control characters move the cursor or end the line; the bidirectional ones show a name that is
 # not the file's; surrogates cannot be encoded at all, so printing one raises.
@@ -35,15 +50,32 @@ _UNPRINTABLE = re.compile(
 def is_image_name(path: str | os.PathLike[str]) -> bool:
     """Whether a folder walk should try this file, judged by its name alone.
 
-    The case of the extension does not matter. Names that begin with "._" are refused: on
+    Camera raw files are tried where rawpy is installed. The case of the extension does not
+    matter. Names that begin with "._" are refused: on
     volumes without resource forks macOS keeps a second file of that name beside each picture,
     with the same extension and no picture inside.
     """
     name = os.path.basename(os.fspath(path))  # noqa: PTH119 - a Path per file slows a walk
     if name.startswith("._"):
         return False
-    _, extension = os.path.splitext(name)  # noqa: PTH122 - the same
-    return extension.lower() in IMAGE_EXTENSIONS
+    extension = _extension(name)
+    return extension in IMAGE_EXTENSIONS or (extension in RAW_EXTENSIONS and reads_raw())
+
+
+def is_raw_name(name: str) -> bool:
+    """Whether a path has the extension of a camera raw file."""
+    return _extension(name) in RAW_EXTENSIONS
+
+
+@cache
+def reads_raw() -> bool:
+    """Whether camera raw files can be decoded: rawpy is installed. Looked up once."""
+    return find_spec("rawpy") is not None
+
+
+def _extension(name: str) -> str:
+    _, extension = os.path.splitext(name)  # noqa: PTH122 - a Path per file slows a walk
+    return extension.lower()
 
 
 def printable(path: str | os.PathLike[str]) -> str:

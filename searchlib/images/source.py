@@ -28,7 +28,8 @@ class NamedBytes:
     """Encoded bytes of a picture that came from elsewhere.
 
     Attributes:
-        label: where from, in words for messages.
+        label: where from, in words for messages. An extension of a camera raw file at its end
+            counts, as that of a path does.
         content: the bytes.
     """
 
@@ -78,7 +79,8 @@ def load(
         min_side: the least width and height, in pixels of the upright picture, that the caller
             has use for. A larger picture may come back smaller, by 2, 4 or 8 a side and never
             below this, which saves most of the time for a large JPEG. A picture that is smaller
-            from the start stays as it is. None for all the pixels.
+            from the start stays as it is. None for all the pixels. A camera raw file comes
+            back at this or half of its sensor's sides, whichever is less, or larger.
         max_pixels: refuse a picture with more, by its header, before it is decoded.
         policy: what may be fetched of a URL.
 

@@ -6,8 +6,10 @@ This room knows vectors and ids and nothing else: not the catalog, not the encod
 from __future__ import annotations
 
 from searchlib.index.checkpoint import (
+    checkpoint_seq,
     read_checkpoint,
     remove_stale_temporaries,
+    stream_checkpoint,
     write_checkpoint,
 )
 from searchlib.index.checks import check_ids, check_vectors
@@ -24,8 +26,10 @@ __all__ = [
     "VectorIndex",
     "check_ids",
     "check_vectors",
+    "checkpoint_seq",
     "load_recipe",
     "read_checkpoint",
     "remove_stale_temporaries",
+    "stream_checkpoint",
     "write_checkpoint",
 ]

@@ -43,6 +43,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +88,75 @@ def write_checkpoint(
         OSError: it cannot be written, for want of space for example. The checkpoint before stays
             as it was and no temporary file is left.
     """
-    if not 0 <= seq < 1 << 63:
-        raise InputError(f"seq is {seq}; give a number from 0 to 2**63 - 1")
     segments = index.segments()
     ids = [segment.ids for segment in segments]
     codes = [segment.codes for segment in segments]
+    count = sum(len(each) for each in ids)
     head = _head(identity, recipe, index.dimension)
+    _write(path, head, count, seq, _bytes_of([*ids, *codes]))
+
+
+def stream_checkpoint(
+    path: Path,
+    ids: npt.NDArray[np.int64],
+    blocks: Iterable[npt.NDArray[np.float16]],
+    *,
+    identity: str,
+    recipe: Recipe,
+    dimension: int,
+    seq: int,
+) -> None:
+    """Writes a checkpoint of vectors that never are in memory all together.
+
+    Args:
+        path: the checkpoint's file; its folder must exist.
+        ids: int64 [n], all different.
+        blocks: of their vectors in the same order, float16 [m, dimension] each, n in all.
+        identity: the model's identity, 64 hex characters in lower case.
+        recipe: how the index is built.
+        dimension: how many numbers a vector has.
+        seq: number of the last change that is in the vectors, from 0.
+
+    Raises:
+        InputError: an identity or seq of another form.
+        OSError: as `write_checkpoint`.
+    """
+    head = _head(identity, recipe, dimension)
+    parts = chain(_bytes_of([ids]), (part for block in blocks for part in _bytes_of([block])))
+    _write(path, head, len(ids), seq, parts)
+
+
+def checkpoint_seq(path: Path, *, identity: str, recipe: Recipe, dimension: int) -> int | None:
+    """The number of the last change in a checkpoint by its header; None where it is unusable.
+
+    Only the header is read: the body may be damaged all the same.
+    """
+    try:
+        with path.open("rb") as file:
+            page = file.read(HEADER_LENGTH)
+    except OSError:
+        return None
+    seal = HEADER_LENGTH - _DIGEST_LENGTH
+    if len(page) < HEADER_LENGTH or blake3(page[:seal]).digest() != page[seal:]:
+        return None
+    *head, _, _, seq, _, _, _ = _FIELDS.unpack_from(page)
+    return int(seq) if tuple(head) == _head(identity, recipe, dimension) else None
+
+
+def _write(
+    path: Path, head: tuple[Any, ...], count: int, seq: int, parts: Iterable[memoryview]
+) -> None:
+    if not 0 <= seq < 1 << 63:
+        raise InputError(f"seq is {seq}; give a number from 0 to 2**63 - 1")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.checkpoint-tmp")
     try:
         with temporary.open("xb") as file:
             file.write(bytes(HEADER_LENGTH))
             length, digest = 0, blake3()
-            for part in _bytes_of([*ids, *codes]):
+            for part in parts:
                 digest.update(part)
                 file.write(part)
                 length += len(part)
-            count = sum(len(each) for each in ids)
             file.seek(0)
             file.write(
                 _sealed(_FIELDS.pack(*head, 0, count, seq, HEADER_LENGTH, length, digest.digest()))

@@ -1,16 +1,32 @@
-"""Folders to catalog: walk, compare, read, embed, commit."""
+"""Folders to catalog: walk, compare, read, embed, commit; once, or for as long as they change."""
 
-from searchlib.ingest.ignore import IGNORE_FILE
-from searchlib.ingest.pipeline import ingest
+from searchlib.ingest.absent import is_below
+from searchlib.ingest.adding import Adding
+from searchlib.ingest.holder import is_watched
+from searchlib.ingest.ignore import IGNORE_FILE, check_rules
+from searchlib.ingest.intake import Handling
+from searchlib.ingest.pipeline import GRACE_DAYS, ingest, purge
+from searchlib.ingest.place import processors
 from searchlib.ingest.reembed import ModelChange, change_model
-from searchlib.ingest.report import Progress, Report, Skipped
+from searchlib.ingest.report import FileResult, Progress, Report, Skipped
+from searchlib.ingest.vitals import WatchEvent
 
 __all__ = [
+    "GRACE_DAYS",
     "IGNORE_FILE",
+    "Adding",
+    "FileResult",
+    "Handling",
     "ModelChange",
     "Progress",
     "Report",
     "Skipped",
+    "WatchEvent",
     "change_model",
+    "check_rules",
     "ingest",
+    "is_below",
+    "is_watched",
+    "processors",
+    "purge",
 ]

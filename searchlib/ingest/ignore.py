@@ -1,15 +1,17 @@
-"""What a folder walk leaves out: hidden things, the litter of other programs, and what the user
-names in a `.searchlibignore`, which is written like a `.gitignore` (https://git-scm.com/docs/gitignore)
-and counts for the folder that it lies in and all below.
+"""What a folder walk leaves out: hidden things, the litter of other programs, what the user
+excludes, and what a `.searchlibignore` names, which is written like a `.gitignore`
+(https://git-scm.com/docs/gitignore) and counts for the folder that it lies in and all below.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from searchlib.catalog import FolderRecord
 from searchlib.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,17 +29,36 @@ LITTER = frozenset(
     }
 )
 
+_Rule = tuple[str, "GitIgnoreSpec"]
+
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
     """The rules in force inside one folder.
 
     Attributes:
-        rules: of each ignore file from the root down to this folder: the folder that it lies in,
+        rules: of what excludes, from the root down to this folder: the folder that it counts for,
             with a separator at the end, and what it says.
+        only: where there is one, no file counts that it does not name.
     """
 
-    rules: tuple[tuple[str, GitIgnoreSpec], ...] = ()
+    rules: tuple[_Rule, ...] = ()
+    only: _Rule | None = None
+
+    @classmethod
+    def at(cls, folder: FolderRecord) -> Ignore:
+        """The rules of an added folder, without those of the ignore files in it.
+
+        Raises:
+            InputError: it has a pattern that means nothing.
+        """
+        start = os.path.join(folder.path, "")
+        excluded = _spec(folder.exclude, folder.path)
+        included = _spec(folder.include, folder.path)
+        return cls(
+            () if excluded is None else ((start, excluded),),
+            None if included is None else (start, included),
+        )
 
     def inside(self, folder: str) -> Ignore:
         """The rules in force inside a folder below.
@@ -48,29 +69,59 @@ class Ignore:
         path = Path(folder, IGNORE_FILE)
         try:
             lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return self
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-        # Costs more to import than most walks take; a query needs it never.
-        from pathspec import GitIgnoreSpec
+        spec = _spec(lines, str(path))
+        if spec is None:
+            return self
+        rule = (os.path.join(folder, ""), spec)
+        return Ignore((*self.rules, rule), self.only)
 
-        try:
-            spec = GitIgnoreSpec.from_lines(lines)
-        except ValueError as error:
-            raise InputError(f"{path}: {error}; correct this pattern or take it out") from error
-        return Ignore((*self.rules, (os.path.join(folder, ""), spec)))  # noqa: PTH118
+    def leaves_out(self, path: str, *, is_folder: bool) -> bool:
+        """Whether an entry of the folder should be passed over.
 
-    def leaves_out(self, entry: os.DirEntry[str]) -> bool:
-        """Whether the walk should pass over an entry of the folder."""
-        if entry.name.startswith(".") or entry.name in LITTER:
+        Args:
+            path: absolute; its ancestors were not left out.
+            is_folder: whether it is a folder that would be walked.
+        """
+        name = path[path.rindex(os.sep) + 1 :]
+        if name.startswith(".") or name in LITTER:
             return True
+        if not is_folder and self.only is not None:
+            start, spec = self.only
+            if not spec.match_file(path[len(start) :]):
+                return True
         if not self.rules:
             return False
-        path = entry.path + "/" if entry.is_dir(follow_symlinks=False) else entry.path
-        # The file nearest to the entry that says anything about it decides.
-        for folder, spec in reversed(self.rules):
-            verdict = spec.check_file(path[len(folder) :]).include
+        if is_folder:
+            path += "/"
+        # The rule nearest to the entry that says anything about it decides.
+        for start, spec in reversed(self.rules):
+            verdict = spec.check_file(path[len(start) :]).include
             if verdict is not None:
                 return verdict
         return False
+
+
+def check_rules(folder: FolderRecord) -> None:
+    """Refuse an added folder whose rules cannot be used.
+
+    Raises:
+        InputError: it has a pattern that means nothing.
+    """
+    Ignore.at(folder)
+
+
+def _spec(patterns: Iterable[str], where: str) -> GitIgnoreSpec | None:
+    lines = list(patterns)
+    if not lines:
+        return None
+    # Costs more to import than most walks take; a query needs it never.
+    from pathspec import GitIgnoreSpec
+
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}; correct this pattern or take it out") from error

@@ -1,10 +1,9 @@
-"""The pipeline: files are read, decoded and embedded side by side and committed in batches.
+"""Folders and files into a library, once: recover, compare, take in, look for what is gone.
 
-    list and compare -> [ read, hash, look up, decode, embed ] x workers -> commit
+    what a killed process left -> walk and compare -> spool -> intake -> absent files -> purge
 
-Each worker takes one file all the way to its vector. The commit order is that of the listing. What
-is committed stays: an interrupted ingest loses at most what was not committed yet, and the next
-one finds exactly that to be done.
+An interrupted ingest loses at most what was not committed yet, and the next one finds exactly that
+to be done.
 """
 
 from __future__ import annotations
@@ -12,37 +11,25 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import TypeVar
+from itertools import chain, count, pairwise, takewhile
+from pathlib import Path
 
-from searchlib.catalog import (
-    Catalog,
-    ModelRecord,
-    NewContent,
-    Outcome,
-    ReadFile,
-    SkippedFile,
-)
+from searchlib.catalog import Catalog, FolderRecord, ModelRecord
 from searchlib.encoder import ImageEncoder
-from searchlib.errors import ImageError, OutputError
-from searchlib.images import DEFAULT_MAX_PIXELS, OpenedFile, open_file, printable
-from searchlib.ingest.place import facts_of, gone, processors, stat_of_opened
-from searchlib.ingest.plan import make_plan
-from searchlib.ingest.report import Progress, Report, Skipped
-from searchlib.ingest.walk import Found
+from searchlib.images import remove_thumbnail
+from searchlib.ingest.absent import offline_words
+from searchlib.ingest.compare import Comparison
+from searchlib.ingest.intake import Handling, Intake
+from searchlib.ingest.report import FileResult, Progress, Report
+from searchlib.ingest.spool import Spool
+from searchlib.ingest.working import Working, forget, left_behind
 
 logger = logging.getLogger(__name__)
 
-BATCH_FILES = 64
-BATCH_SECONDS = 2.0
-_AHEAD = 4
-
-_Result = ReadFile | SkippedFile | Skipped
-_Item = TypeVar("_Item")
-_Done = TypeVar("_Done")
+GRACE_DAYS = 30.0
+_DAY_SECONDS = 86400.0
 
 
 def ingest(
@@ -50,12 +37,13 @@ def ingest(
     encoder: ImageEncoder,
     model: ModelRecord,
     paths: Sequence[str | os.PathLike[str]],
+    handling: Handling,
     *,
-    workers: int | None = None,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
     retry: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Report:
+    grace_days: float = GRACE_DAYS,
+    stopped: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Generator[FileResult, None, Report]:
     """Bring a library up to date with folders and files.
 
     Args:
@@ -63,10 +51,17 @@ def ingest(
         encoder: embeds what is new.
         model: the encoder's record in the catalog.
         paths: folders and files.
-        workers: how many files are worked on at once; as many as there are processors if None.
-        max_pixels: refuse pictures with more.
+        handling: how files are taken in.
         retry: try untouched files again that could not be used before.
+        grace_days: give up what is missing for longer.
+        stopped: asked between two files whether to stop.
         on_progress: called from this thread.
+
+    Yields:
+        What became of each file that had to be read, once it is committed.
+
+    Returns:
+        The report.
 
     Raises:
         InputError: an ignore file cannot be used.
@@ -75,132 +70,106 @@ def ingest(
             what was committed stays.
     """
     started = time.monotonic()
-    tell = on_progress or (lambda _: None)
-    plan = make_plan(
+    report = Report()
+    recover(catalog)
+    roots = list(dict.fromkeys(map(_abspath, paths)))
+    comparison = Comparison(
         catalog,
         model,
-        paths,
+        report,
         retry=retry,
-        on_found=lambda n: tell(Progress("listing", n, None)),
+        on_found=lambda found: on_progress(Progress("listing", found, None)),
+        leave_out=own_folders(catalog),
+        overlapping=_overlap(roots),
     )
-    for folder in plan.folders:
-        catalog.use_folder(folder)
-    catalog.mark_present(model, plan.returned)
-    report = Report(unchanged=plan.unchanged, skipped=plan.skipped)
-    if plan.read:
-        worker = _Worker(catalog, encoder, model, max_pixels)
-        committer = _Committer(catalog, model, report)
-        count = workers or processors()
-        with encoder.for_throughput(count):
-            try:
-                with closing(in_order(worker.read, plan.read, count)) as results:
-                    for done, result in enumerate(results, 1):
-                        committer.take(result)
-                        tell(Progress("embedding", done, len(plan.read), len(report.skipped)))
-            finally:
-                committer.commit()
-    # By path and only now: a file that was moved has its new path by this time.
-    report.missing = catalog.mark_missing(plan.missing)
+    with Spool() as spool, closing(Working(catalog.database.folder)) as working:
+        folders = _fill(spool, catalog, comparison, roots, stopped)
+        on_progress(Progress("listing", comparison.found, None))
+        intake = Intake(catalog, encoder, model, handling, working)
+        total, done = len(spool), count(1)
+        with encoder.for_throughput(handling.workers):
+            for result in intake.run(
+                chain.from_iterable(spool.blocks()),
+                stopped=stopped,
+                on_read=lambda: on_progress(
+                    Progress("embedding", next(done), total, len(report.skipped))
+                ),
+            ):
+                report.count(result)
+                yield result
+    report.cancelled = stopped()
+    if not report.cancelled:
+        # Only now: a file that was moved has its new path by this time.
+        judge_absent(comparison, folders, report)
+        report.purged = purge(catalog, handling.thumbnails, older_than_days=grace_days)
     report.seconds = time.monotonic() - started
     return report
 
 
-def in_order(
-    work: Callable[[_Item], _Done], items: Iterable[_Item], workers: int
-) -> Generator[_Done, None, None]:
-    """Work on some items at once, and give the results in the order of the items.
-
-    No more than a few results wait for their turn, so that memory does not grow with the number
-    of items.
-    """
-    with ThreadPoolExecutor(workers, thread_name_prefix="searchlib-ingest") as pool:
-        waiting: deque[Future[_Done]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= workers * _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def recover(catalog: Catalog) -> None:
+    """Remember what was in the decoder when an earlier process ended."""
+    for left in left_behind(catalog.database.folder):
+        if left.paths:
+            catalog.places.suspect(left.paths)
+        forget(left)
 
 
-class _Worker:
-    """Takes one file to its vector; used by many threads."""
-
-    def __init__(
-        self, catalog: Catalog, encoder: ImageEncoder, model: ModelRecord, max_pixels: int
-    ) -> None:
-        self._catalog = catalog
-        self._encoder = encoder
-        self._model = model
-        self._max_pixels = max_pixels
-
-    def read(self, found: Found) -> _Result:
-        try:
-            with open_file(found.path) as opened:
-                try:
-                    return self._take_in(found, opened)
-                except ImageError as error:
-                    if not error.lasting:
-                        raise
-                    return SkippedFile(
-                        found.path, stat_of_opened(opened), found.folder, error.reason
-                    )
-                except OutputError as error:
-                    return SkippedFile(found.path, stat_of_opened(opened), found.folder, str(error))
-        except ImageError as error:
-            return Skipped(found.path, error.reason)
-
-    def _take_in(self, found: Found, opened: OpenedFile) -> ReadFile:
-        content = None
-        if not self._catalog.has_vector(opened.digest, self._model):
-            image = opened.load(min_side=self._encoder.min_side, max_pixels=self._max_pixels)
-            vector = self._encoder.embed(image.pixels)
-            content = NewContent(facts_of(image.facts, opened.size), vector)
-        return ReadFile(found.path, stat_of_opened(opened), opened.digest, found.folder, content)
+def own_folders(catalog: Catalog) -> tuple[str, ...]:
+    """The library's own folder, which may lie in a folder of pictures and has pictures in it."""
+    folder = catalog.database.folder
+    return _abspath(folder), os.path.realpath(folder)
 
 
-class _Committer:
-    """Collects results and writes them in batches, each in one transaction."""
+def judge_absent(comparison: Comparison, folders: Iterable[FolderRecord], report: Report) -> None:
+    """Mark what is gone, and say which folders are not mounted."""
+    report.missing, offline = comparison.absent.resolve(list(folders))
+    for folder, files in offline.items():
+        report.offline += files
+        report.skip(folder, offline_words(files))
 
-    def __init__(self, catalog: Catalog, model: ModelRecord, report: Report) -> None:
-        self._catalog = catalog
-        self._model = model
-        self._report = report
-        self._batch: list[ReadFile | SkippedFile] = []
-        self._last = time.monotonic()
 
-    def take(self, result: _Result) -> None:
-        if not isinstance(result, ReadFile):
-            self._report.skipped.append(Skipped(result.path, result.reason))
-            logger.info("skipped %s: %s", printable(result.path), result.reason)
-        if not isinstance(result, Skipped):
-            self._batch.append(result)
-        late = time.monotonic() - self._last > BATCH_SECONDS
-        if len(self._batch) >= BATCH_FILES or (self._batch and late):
-            self.commit()
+def purge(catalog: Catalog, thumbnails: Path | None, *, older_than_days: float) -> int:
+    """Give up what is missing for longer than some days, and say how many files that were."""
+    before = time.time() - older_than_days * _DAY_SECONDS
+    files = 0
+    while (purged := catalog.places.purge(missing_before=before)).files:
+        files += purged.files
+        for digest in purged.digests if thumbnails is not None else ():
+            assert thumbnails is not None
+            remove_thumbnail(thumbnails, digest)
+    return files
 
-    def commit(self) -> None:
-        batch, self._batch = self._batch, []
-        if batch:
-            for outcome in self._catalog.record(self._model, batch, gone=gone):
-                self._count(outcome)
-        self._last = time.monotonic()
 
-    def _count(self, outcome: Outcome | None) -> None:
-        match outcome:
-            case "added":
-                self._report.added += 1
-            case "copy":
-                self._report.copies += 1
-            case "moved":
-                self._report.moved += 1
-            case "changed":
-                self._report.changed += 1
-            case "embedded":
-                self._report.embedded += 1
-            case "unchanged":
-                self._report.unchanged += 1
+def _fill(
+    spool: Spool,
+    catalog: Catalog,
+    comparison: Comparison,
+    roots: Sequence[str],
+    stopped: Callable[[], bool],
+) -> list[FolderRecord]:
+    """Put all that has to be read into the spool; gives the folders among the paths."""
+    folders = []
+    for root in roots:
+        if os.path.isdir(root):
+            folder = catalog.folders.get(root) or catalog.folders.put(FolderRecord(root))
+            folders.append(folder)
+            found = comparison.whole(folder)
+        else:
+            gone_folder = catalog.folders.get(root)
+            if gone_folder is not None:
+                folders.append(gone_folder)
+            found = comparison.file(root)
+        spool.extend(takewhile(lambda _: not stopped(), found))
+    return folders
+
+
+def _overlap(roots: Sequence[str]) -> bool:
+    """Whether one path is another or lies below it."""
+    ends = sorted(os.path.join(root, "") for root in roots)
+    # What begins with a path stands right behind it, or behind others that do.
+    return any(after.startswith(before) for before, after in pairwise(ends))
+
+
+def _abspath(path: str | os.PathLike[str]) -> str:
+    # Resolving links would rename the files.
+    return os.path.abspath(path)

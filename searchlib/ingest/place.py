@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 
 from searchlib.catalog import Facts, Stat
 from searchlib.images import ImageFacts, OpenedFile
@@ -12,28 +13,68 @@ _HALF = 1 << 63
 
 def stat_of(status: os.stat_result) -> Stat:
     """What the catalog keeps of a file's status."""
-    return Stat(status.st_size, status.st_mtime_ns, signed(status.st_ino))
+    return Stat(status.st_size, status.st_mtime_ns, signed(status.st_ino), signed(status.st_dev))
 
 
 def stat_of_opened(opened: OpenedFile) -> Stat:
     """The same of a file that was read."""
-    return Stat(opened.size, opened.mtime_ns, signed(opened.inode))
+    return Stat(opened.size, opened.mtime_ns, signed(opened.inode), signed(opened.device))
 
 
-def signed(inode: int) -> int:
-    """An inode number for a database whose integers have a sign: some file systems use 64 bits."""
-    return inode - 2 * _HALF if inode >= _HALF else inode
+def signed(number: int) -> int:
+    """An inode or device number for a database whose integers have a sign: some have 64 bits."""
+    return number - 2 * _HALF if number >= _HALF else number
 
 
 def gone(path: str) -> bool:
-    """Whether there is certainly nothing at a path: no permission or a broken disk do not say."""
+    """Whether there is certainly nothing at a path, or a link that leads nowhere.
+
+    No permission or a broken disk do not say.
+    """
     try:
-        os.lstat(path)
+        os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
-    except OSError:
+    except (OSError, ValueError):
         return False
     return False
+
+
+def nearest_device(path: str) -> int | None:
+    """The device of the nearest folder above a path that exists; None where nothing can be said."""
+    while True:
+        path = path[: path.rindex(os.sep)]
+        try:
+            return signed(os.stat(path or os.sep).st_dev)
+        except (FileNotFoundError, NotADirectoryError):
+            if not path:
+                return None
+        except (OSError, ValueError):
+            return None
+
+
+def is_spelled_so(path: str) -> bool:
+    """Whether a path that exists has its last name in exactly these bytes.
+
+    A file system that takes capitals and small letters, or composed and decomposed ones, for the
+    same finds a file under names that it does not have.
+    """
+    folder, _, name = path.rpartition(os.sep)
+    others = {name.swapcase(), *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))}
+    try:
+        here = os.stat(path)
+        if not any(_is_the_same(os.path.join(folder, each), here) for each in others - {name}):
+            return True
+        return name in os.listdir(folder or os.sep)
+    except (OSError, ValueError):
+        return True
+
+
+def _is_the_same(path: str, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), status)
+    except (OSError, ValueError):
+        return False
 
 
 def facts_of(facts: ImageFacts, size: int) -> Facts:

@@ -26,7 +26,7 @@ from searchlib.catalog import Catalog, ModelRecord, Unembedded
 from searchlib.encoder import ImageEncoder
 from searchlib.errors import ImageError, LibraryBusyError, LibraryError, OutputError
 from searchlib.images import DEFAULT_MAX_PIXELS, open_file, printable
-from searchlib.ingest.pipeline import BATCH_FILES, BATCH_SECONDS, in_order
+from searchlib.ingest.intake import BATCH_FILES, BATCH_SECONDS, in_order
 from searchlib.ingest.place import processors
 from searchlib.ingest.report import Progress, Skipped
 

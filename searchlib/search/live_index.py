@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,12 @@ from searchlib.index import (
     FlatIndex,
     Neighbours,
     Recipe,
+    check_vectors,
+    checkpoint_seq,
     load_recipe,
     read_checkpoint,
     remove_stale_temporaries,
+    stream_checkpoint,
     write_checkpoint,
 )
 
@@ -63,6 +67,53 @@ class LiveIndex:
     def refresh(self) -> None:
         """Apply what was committed since; write a checkpoint if that was much or there is none."""
         self._current()
+
+    def save(self) -> None:
+        """Bring the checkpoint up to date if much has changed since, or there is none.
+
+        Where nothing was searched for yet, the vectors go from the catalog to the file a block at a
+        time, so that a process that only adds never holds them all.
+        """
+        with self._lock:
+            loaded = self._index is not None
+        if loaded:
+            self.refresh()
+        elif self._catalog.database.writable and self._is_worth_saving():
+            self._stream()
+
+    def _is_worth_saving(self) -> bool:
+        saved = checkpoint_seq(
+            self.path,
+            identity=self._model.identity,
+            recipe=self.recipe,
+            dimension=self._model.dimension,
+        )
+        if saved is None:
+            return self._catalog.last_seq(self._model) > 0
+        return self._catalog.changes_since(self._model, saved) > REPLAY_AT_MOST
+
+    def _stream(self) -> None:
+        def checked(blocks: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float16]]:
+            for block in blocks:
+                check_vectors(block, self._model.dimension)
+                yield block
+
+        try:
+            remove_stale_temporaries(self.path.parent)
+            with self._catalog.vector_blocks(self._model) as (seq, ids, blocks):
+                stream_checkpoint(
+                    self.path,
+                    ids,
+                    checked(blocks),
+                    identity=self._model.identity,
+                    recipe=self.recipe,
+                    dimension=self._model.dimension,
+                    seq=seq,
+                )
+        except VectorError as error:
+            raise self._catalog.database.damaged("a stored vector is not valid") from error
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", self.path, error.strerror)
 
     def _current(self) -> FlatIndex:
         with self._lock:

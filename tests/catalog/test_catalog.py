@@ -68,7 +68,7 @@ def test_a_file_whose_old_place_is_empty_was_moved(catalog: Catalog, model: Mode
     assert catalog.record(model, [moved], gone=lambda path: path == "/old.jpg") == ["moved"]
     (image,) = catalog.images([1]).values()
     assert image.paths == ("/new.jpg",)
-    assert catalog.known_files("/old.jpg", model) == {}
+    assert catalog.places.known("/old.jpg", model) == {}
 
 
 def test_each_empty_place_is_moved_from_once(catalog: Catalog, model: ModelRecord) -> None:
@@ -91,7 +91,7 @@ def test_a_touched_file_is_unchanged_and_its_new_stat_is_kept(
     catalog.record(model, [picture("/a.jpg", 1)], gone=never)
     touched = picture("/a.jpg", 1, known=True, size=11)
     assert catalog.record(model, [touched], gone=never) == ["unchanged"]
-    assert catalog.known_files("/a.jpg", model)["/a.jpg"].stat.size == 11
+    assert catalog.places.known("/a.jpg", model)["/a.jpg"].stat.size == 11
 
 
 def test_a_skipped_file_is_kept_with_its_reason_until_it_can_be_used(
@@ -99,9 +99,15 @@ def test_a_skipped_file_is_kept_with_its_reason_until_it_can_be_used(
 ) -> None:
     broken = SkippedFile("/a.jpg", Stat(1, 1, 1), None, "the file is empty")
     assert catalog.record(model, [broken], gone=never) == [None]
-    assert catalog.skipped() == [("/a.jpg", "the file is empty")]
+    (failure,) = catalog.places.failures()
+    assert (failure.path, failure.kind, failure.reason) == (
+        "/a.jpg",
+        "content",
+        "the file is empty",
+    )
+    assert (failure.attempts, failure.next_try) == (1, None)
     assert catalog.record(model, [picture("/a.jpg", 1)], gone=never) == ["added"]
-    assert catalog.skipped() == []
+    assert catalog.places.failures() == []
 
 
 def test_a_picture_that_broke_keeps_its_vector(catalog: Catalog, model: ModelRecord) -> None:
@@ -113,11 +119,11 @@ def test_a_picture_that_broke_keeps_its_vector(catalog: Catalog, model: ModelRec
 
 def test_missing_files_leave_the_images_and_come_back(catalog: Catalog, model: ModelRecord) -> None:
     catalog.record(model, [picture("/a.jpg", 1)], gone=never)
-    file_id = catalog.known_files("/a.jpg", model)["/a.jpg"].id
-    assert catalog.mark_missing(["/a.jpg", "/never-seen.jpg"]) == 1
+    file_id = catalog.places.known("/a.jpg", model)["/a.jpg"].id
+    assert catalog.places.mark_missing(["/a.jpg", "/never-seen.jpg"]) == 1
     assert catalog.images([1]) == {}
     assert catalog.counts(model).files_missing == 1
-    catalog.mark_present(model, [file_id])
+    catalog.places.mark_present(model, [file_id])
     assert list(catalog.images([1])) == [1]
 
 
@@ -132,7 +138,7 @@ def test_a_batch_is_written_whole_or_not_at_all(catalog: Catalog, model: ModelRe
 def test_paths_need_not_be_text(catalog: Catalog, model: ModelRecord) -> None:
     path = os.fsdecode(b"/photos/caf\xe9\n.jpg")
     catalog.record(model, [picture(path, 1)], gone=never)
-    assert list(catalog.known_files("/photos", model)) == [path]
+    assert list(catalog.places.known("/photos", model)) == [path]
 
 
 def test_known_files_are_those_below_the_folder_and_no_namesakes(
@@ -140,9 +146,9 @@ def test_known_files_are_those_below_the_folder_and_no_namesakes(
 ) -> None:
     paths = ["/a/x.jpg", "/a/b/y.jpg", "/a.jpg", "/ab/z.jpg", "/a-/z.jpg", "/a0.jpg"]
     catalog.record(model, [picture(path, i) for i, path in enumerate(paths)], gone=never)
-    assert set(catalog.known_files("/a", model)) == {"/a/x.jpg", "/a/b/y.jpg"}
-    assert set(catalog.known_files("/", model)) == set(paths)
-    assert set(catalog.known_files("/a.jpg", model)) == {"/a.jpg"}
+    assert set(catalog.places.known("/a", model)) == {"/a/x.jpg", "/a/b/y.jpg"}
+    assert set(catalog.places.known("/", model)) == set(paths)
+    assert set(catalog.places.known("/a.jpg", model)) == {"/a.jpg"}
 
 
 def test_vectors_come_back_as_unit_vectors(catalog: Catalog, model: ModelRecord) -> None:
@@ -215,8 +221,9 @@ def test_any_history_ends_with_each_path_at_its_last_content(
                 files.append(picture(path, number))
                 embedded.add(number)
         catalog.record(model, files, gone=never)
-    assert set(catalog.known_files("/", model)) == set(expected)
-    assert {path for path, _ in catalog.skipped()} == {p for p, n in expected.items() if n is None}
+    assert set(catalog.places.known("/", model)) == set(expected)
+    failed = {failure.path for failure in catalog.places.failures()}
+    assert failed == {path for path, number in expected.items() if number is None}
     found = {
         path: int(image.digest, 16)
         for image in catalog.images(range(1, 10)).values()

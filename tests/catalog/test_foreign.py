@@ -46,7 +46,9 @@ def filled(catalog, model):
     files = [picture(f"/b/{n}.jpg", n) for n in range(1203)]
     files += [picture(f"/a/{n}.jpg", n) for n in range(0, 1203, 3)]
     catalog.record(model, files, gone=lambda _: False)
-    catalog.mark_missing([f"/{folder}/{n}.jpg" for n in range(0, 1203, 5) for folder in "ab"])
+    catalog.places.mark_missing(
+        [f"/{folder}/{n}.jpg" for n in range(0, 1203, 5) for folder in "ab"]
+    )
     return catalog
 
 

@@ -84,11 +84,11 @@ def test_nothing_is_marked_for_a_model_that_is_not_in_use(catalog: Catalog) -> N
     for act in (
         lambda: catalog.record(other, [picture("/2.jpg", 2)], gone=never),
         lambda: catalog.record(other, [SkippedFile("/3", Stat(1, 1, 1), None, "torn")], gone=never),
-        lambda: catalog.mark_present(other, [1]),
+        lambda: catalog.places.mark_present(other, [1]),
     ):
         with pytest.raises(ModelMismatchError, match=r"library: the library changed to the model"):
             act()
-    assert set(catalog.known_files("/", used)) == {"/1.jpg"}
+    assert set(catalog.places.known("/", used)) == {"/1.jpg"}
 
 
 def test_the_counts_name_the_models_that_have_vectors(catalog: Catalog) -> None:
@@ -137,10 +137,10 @@ def test_what_a_model_lacks_is_what_has_a_file_and_no_vector(
             places[path] = content
             missing.discard(path)
         elif what == "lose" and path in places:
-            catalog.mark_missing([path])
+            catalog.places.mark_missing([path])
             missing.add(path)
         elif what == "find" and path in places:
-            catalog.mark_present(used, [catalog.known_files(path, used)[path].id])
+            catalog.places.mark_present(used, [catalog.places.known(path, used)[path].id])
             missing.discard(path)
         elif what == "embed" and number in ids:
             catalog.put_vectors(other, [(ids[number], vector(number))])
@@ -160,10 +160,10 @@ def test_what_a_model_lacks_is_what_has_a_file_and_no_vector(
         assert sorted(image.paths) == present[int.from_bytes(image.digest, "big")]
     assert catalog.coverage(other) == (len(present) - len(lacking), len(lacking))
     assert catalog.coverage(used) == (len(present), 0)
-    known = catalog.known_files("/", other)
+    known = catalog.places.known("/", other)
     assert {path: file.embedded for path, file in known.items()} == {
         path: content in embedded for path, content in places.items()
     }
-    assert all(file.embedded for file in catalog.known_files("/", used).values())
+    assert all(file.embedded for file in catalog.places.known("/", used).values())
     assert catalog.switch_model(other, without=[]) == (not lacking)
     catalog.close()

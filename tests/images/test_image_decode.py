@@ -200,7 +200,6 @@ def test_a_text_is_not_an_image(text):
         (b"\xff\x0a\xfa\x1f", "a JPEG XL picture"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
         (b"\0\0\0\x18ftypisom\0\0\2\0", "a video"),
-        (b"\0\0\0\x18ftypcrx \0\0\0\1", "a video or a camera raw file"),
         (b"\x1a\x45\xdf\xa3\x01\0\0\0", "a video"),
         (b"RIFF\x24\0\0\0AVI LIST", "a video"),
         (b"\0\x05\x16\x07\0\2\0\0Mac OS X", "a macOS resource file"),

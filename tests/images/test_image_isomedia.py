@@ -25,6 +25,7 @@ def box(kind, content=b"", *, announced=None, wide=False):
         (b"mif1", b"mif1heic", "HEIF"),
         (b"mif1", b"mif1avif", "AVIF"),
         (b"msf1", b"", "HEIF"),
+        (b"crx ", b"crx isom", "RAW"),
         (b"isom", b"mp41avif", None),
         (b"qt  ", b"", None),
     ],

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchlib.images import IMAGE_EXTENSIONS, is_image_name, printable
+from searchlib.images import IMAGE_EXTENSIONS, RAW_EXTENSIONS, is_image_name, printable
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_a_picture_is_told_by_its_extension_in_any_case(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "jpg", ".jpg", "a.jpg.part", "a.svg", "a.pdf", "a.eps", "a.mov", "a.cr2", "a."]
+    "name", ["a", "jpg", ".jpg", "a.jpg.part", "a.svg", "a.pdf", "a.eps", "a.mov", "a."]
 )
 def test_other_files_are_not_pictures(name):
     assert not is_image_name(name)
@@ -29,7 +29,9 @@ def test_macos_companion_files_are_not_pictures():
 
 
 def test_extensions_are_lower_case_with_a_dot():
-    assert all(e == e.lower() and e.startswith(".") for e in IMAGE_EXTENSIONS)
+    extensions = IMAGE_EXTENSIONS | RAW_EXTENSIONS
+    assert all(e == e.lower() and e.startswith(".") for e in extensions)
+    assert not IMAGE_EXTENSIONS & RAW_EXTENSIONS
 
 
 def test_bytes_that_are_not_utf8_are_shown_as_escapes():

@@ -1,4 +1,7 @@
+import ctypes
 import logging
+import os
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from searchlib.images import load
-from searchlib.images.quiet import quiet
+from searchlib.images.quiet import mute_c, quiet
 
 
 def test_warnings_inside_are_dropped_and_those_outside_are_not():
@@ -86,3 +89,43 @@ def test_many_threads_decode_without_a_word(photo, encode, capfd):
     assert sizes == [(512, 512)] * 80
     assert [f for f in warnings.filters if f in before] == before
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_c_prints_is_dropped_only_inside(capfd):
+    library = ctypes.CDLL(None)
+
+    def say(words):
+        library.perror(words)
+
+    say(b"before")
+    with mute_c():
+        say(b"inside")
+        with mute_c():
+            say(b"deeper")
+        say(b"still inside")
+        os.write(2, b"the descriptor\n")
+        sys.stderr.write("of Python\n")
+    say(b"after")
+    said = capfd.readouterr().err
+    assert "inside" not in said
+    assert "deeper" not in said
+    for words in ("before", "the descriptor", "of Python", "after"):
+        assert words in said
+
+
+def test_many_threads_that_mute_c_leave_its_stderr_as_it_was(capfd):
+    start = threading.Barrier(8)
+
+    def mute():
+        start.wait()
+        for _ in range(200):
+            with mute_c():
+                pass
+
+    threads = [threading.Thread(target=mute) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ctypes.CDLL(None).perror(b"after")
+    assert "after" in capfd.readouterr().err

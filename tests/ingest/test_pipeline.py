@@ -11,7 +11,7 @@ import pytest
 import searchlib
 from searchlib import Library, Progress
 from searchlib.images import load
-from searchlib.ingest import pipeline
+from searchlib.ingest import read
 
 
 @pytest.fixture
@@ -97,15 +97,21 @@ def test_a_known_file_that_vanished_is_missing_until_it_is_back(
     assert library.search(path, k=1)[0].path == str(path)
 
 
-def test_an_empty_mount_point_is_not_a_deletion(library: Library, photos: Path) -> None:
+def test_an_emptied_folder_of_a_mounted_drive_is_missing_and_comes_back_whole(
+    library: Library, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library.add(photos)
     count = library.status().images
-    shutil.rmtree(photos)
+    away = photos.rename(photos.with_name("away"))
     photos.mkdir()
-    report = library.add(photos)
-    assert report.missing == 0
-    assert "not mounted" in report.skipped[0].reason
+    assert library.add(photos).missing == count
+    assert library.search(away / "cat.jpg", k=50) == []
+    photos.rmdir()
+    away.rename(photos)
+    embedded = decoded(library, monkeypatch)
+    assert library.add(photos).unchanged == count
     assert library.status().images == count
+    assert embedded == []
 
 
 def test_overlapping_paths_are_read_once(library: Library, photos: Path) -> None:
@@ -134,13 +140,13 @@ def test_a_broken_file_is_told_each_time_and_read_once(
     broken.write_bytes(b"no picture")
     first = library.add(photos)
     opened: list[str] = []
-    open_file = pipeline.open_file
+    open_file = read.open_file
 
     def noted(path: str) -> object:
         opened.append(path)
         return open_file(path)
 
-    monkeypatch.setattr(pipeline, "open_file", noted)
+    monkeypatch.setattr(read, "open_file", noted)
     again = library.add(photos)
     assert first.skipped == again.skipped
     assert opened == []

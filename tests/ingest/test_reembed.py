@@ -26,7 +26,7 @@ from searchlib.errors import (
     ModelMismatchError,
 )
 from searchlib.images import load
-from searchlib.ingest import change_model, ingest
+from searchlib.ingest import Handling, change_model, ingest
 
 
 @pytest.fixture
@@ -172,7 +172,9 @@ def test_what_was_added_before_the_last_moment_is_caught_up(
         assert catalog.model() == old
         prepared.append(len(prepared))
         if len(prepared) <= 2:
-            assert ingest(catalog, encoder, old, [another(photos, len(prepared))]).added == 1
+            path = another(photos, len(prepared))
+            (result,) = ingest(catalog, encoder, old, [path], Handling(1))
+            assert result.outcome == "added"
 
     change = change_model(catalog, cropping, new, before_switch=add_another)
     assert (change.embedded, len(prepared)) == (10, 3)
@@ -232,11 +234,11 @@ def test_a_file_is_not_marked_as_back_for_a_model_that_was_replaced(
     old = catalog.model()
     assert old is not None
     cat = str(original_photos / "cat.jpg")
-    file = catalog.known_files(cat, old)[cat]
-    catalog.mark_missing([cat])
+    file = catalog.places.known(cat, old)[cat]
+    catalog.places.mark_missing([cat])
     assert library.use_model(cropping.card).embedded == 7
     with pytest.raises(ModelMismatchError, match="run the command again"):
-        catalog.mark_present(old, [file.id])
+        catalog.places.mark_present(old, [file.id])
     assert library.status().images == 7
 
 

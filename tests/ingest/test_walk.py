@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searchlib.catalog import FolderRecord
 from searchlib.errors import InputError
-from searchlib.ingest import Skipped
 from searchlib.ingest.place import gone, signed
-from searchlib.ingest.walk import Found, walk
+from searchlib.ingest.walk import Found, Unlisted, walk
 
 
 def make(root: Path, *names: str) -> None:
@@ -21,7 +21,11 @@ def make(root: Path, *names: str) -> None:
 
 
 def found(root: Path) -> list[str]:
-    return [os.path.relpath(item.path, root) for item in walk(str(root)) if isinstance(item, Found)]
+    return [
+        os.path.relpath(item.path, root)
+        for item in walk(FolderRecord(str(root)))
+        if isinstance(item, Found)
+    ]
 
 
 def test_pictures_are_found_by_name_in_a_stated_order(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_an_ignore_file_counts_for_its_folder_and_below(tmp_path: Path) -> None:
     make(tmp_path, "a/x.jpg", "a/b/x.jpg", "c/x.jpg", "a/y.jpg", "raw/z.jpg", "a/raw/z.jpg")
     (tmp_path / "a" / ".searchlibignore").write_text("x.jpg\n")
     (tmp_path / ".searchlibignore").write_text("/raw/\n# a comment\n\n")
-    assert found(tmp_path) == ["a/y.jpg", "a/raw/z.jpg", "c/x.jpg"]
+    assert found(tmp_path) == ["a/raw/z.jpg", "a/y.jpg", "c/x.jpg"]
 
 
 def test_a_nearer_ignore_file_can_take_a_pattern_back(tmp_path: Path) -> None:
@@ -77,13 +81,13 @@ def test_links_to_files_count_and_links_to_folders_do_not(tmp_path: Path) -> Non
 
 def test_a_dead_link_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (item,) = walk(str(tmp_path))
-    assert item == Skipped(str(tmp_path / "dead.jpg"), "is a link to a file that does not exist")
+    (item,) = walk(FolderRecord(str(tmp_path)))
+    assert item == Unlisted(str(tmp_path / "dead.jpg"), "is a link to a file that does not exist")
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path) -> None:
-    (item,) = walk(str(tmp_path / "nowhere"))
-    assert isinstance(item, Skipped)
+    (item,) = walk(FolderRecord(str(tmp_path / "nowhere")))
+    assert isinstance(item, Unlisted)
     assert "cannot be listed" in item.reason
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import searchlib
 from searchlib.images import is_image_name
-from searchlib.ingest import pipeline
+from searchlib.ingest import read
 
 
 def test_every_file_is_in_the_library_or_on_the_list_of_skipped_ones(
@@ -41,7 +41,7 @@ def test_every_file_is_in_the_library_or_on_the_list_of_skipped_ones(
     def refuse(path):
         raise AssertionError(f"{path} is read again")
 
-    monkeypatch.setattr(pipeline, "open_file", refuse)
+    monkeypatch.setattr(read, "open_file", refuse)
     with searchlib.open_library(library_folder, encoder=encoder) as library:
         report = library.add(corpus)
     assert (report.added, report.changed, report.copies, report.moved) == (0, 0, 0, 0)

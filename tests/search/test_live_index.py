@@ -188,6 +188,6 @@ def test_images_of_which_every_copy_is_missing_are_left_out(
     before = nearest(vector(7), catalog, index, 100)
     assert len(before) == 100
     lost = before[:60]
-    catalog.mark_missing([match.path for match in lost])
+    catalog.places.mark_missing([match.path for match in lost])
     after = nearest(vector(7), catalog, index, 10)
     assert after == before[60:70]

@@ -1,0 +1,17 @@
+"""Long lists in pieces: a statement takes a limited number of values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_PER_STATEMENT = 500
+
+
+def chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """The items in lists that one statement can take."""
+    iterator = iter(items)
+    while some := list(islice(iterator, _PER_STATEMENT)):
+        yield some

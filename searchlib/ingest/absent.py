@@ -1,0 +1,104 @@
+"""Files that are not where the catalog has them: missing, or on a drive that is not mounted.
+
+A delete is believed only where the file's own file system is there and the file is gone at a second
+look. Which file system that was tells its device number. Where the nearest folder above a file lies
+on another device than the file did, the drive is not mounted, and the file is offline; unless files
+beside it were found untouched under that other number, for a drive can get a new one each time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+from searchlib.catalog import Catalog, FolderRecord, KnownFile
+from searchlib.ingest.place import gone, nearest_device
+
+logger = logging.getLogger(__name__)
+
+
+class Absent:
+    """Collects files that are not where the catalog has them, and judges them at the end.
+
+    Args:
+        catalog: of the library.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._places: list[tuple[str, int | None, bool]] = []
+        self._left_out: list[str] = []
+        self._renumbered: set[tuple[int | None, int | None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._places) + len(self._left_out)
+
+    def add(self, known: KnownFile) -> None:
+        """A known file that nothing was found of."""
+        self._places.append((known.path, known.stat.device, known.state == "offline"))
+
+    def add_left_out(self, known: KnownFile) -> None:
+        """A known file that lies where no rule wants it any more."""
+        self._left_out.append(known.path)
+
+    def renumbered(self, old: int | None, new: int | None) -> None:
+        """An untouched file was found on a device of another number."""
+        self._renumbered.add((old, new))
+
+    def resolve(self, folders: Iterable[FolderRecord]) -> tuple[int, dict[str, int]]:
+        """Look a second time, and mark what is missing and what is offline.
+
+        Args:
+            folders: that were compared; one whose marker is not there is not mounted.
+
+        Returns:
+            How many files are newly missing; how many are offline, by folder.
+
+        Raises:
+            LibraryError: the catalog cannot be written.
+        """
+        unmounted = [folder.path for folder in folders if not is_marked(folder)]
+        devices: dict[str, int | None] = {}
+        missing, offline = self._left_out, []
+        for path, device, was_offline in self._places:
+            if not gone(path):
+                continue
+            above = path[: path.rindex(os.sep)]
+            if above not in devices:
+                devices[above] = nearest_device(path)
+            if is_below(path, unmounted) or not self._same(device, devices[above]):
+                offline.append((path, was_offline))
+            else:
+                missing.append(path)
+        count = self._catalog.places.mark_missing(missing)
+        if offline:
+            self._catalog.places.mark_offline(path for path, was in offline if not was)
+        roots = sorted((folder.path for folder in folders), key=len, reverse=True)
+        where = Counter(
+            next((root for root in roots if is_below(path, [root])), path) for path, _ in offline
+        )
+        self._places, self._left_out = [], []
+        return count, dict(where)
+
+    def _same(self, before: int | None, now: int | None) -> bool:
+        if now is None:
+            return False
+        return before == now or (before, now) in self._renumbered
+
+
+def is_below(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of some folders or lies below one."""
+    return any(path == folder or path.startswith(os.path.join(folder, "")) for folder in folders)
+
+
+def is_marked(folder: FolderRecord) -> bool:
+    """Whether a folder's marker is in its place; a folder without one needs none."""
+    return folder.marker is None or not gone(os.path.join(folder.path, folder.marker))
+
+
+def offline_words(count: int) -> str:
+    """What is said of a folder whose drive is not mounted."""
+    files = "1 file" if count == 1 else f"{count} files"
+    return f"its drive is not mounted: {files} stay in the library as offline"
