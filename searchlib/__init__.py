@@ -19,19 +19,33 @@ from searchlib import errors
 from searchlib.errors import SearchlibError
 
 if TYPE_CHECKING:
+    from searchlib.catalog import Failure, FolderRecord, Heartbeat
     from searchlib.embeddings import ImageEmbeddings, TextEmbeddings
     from searchlib.encoder import ImageEncoder
     from searchlib.exchange import Drift, ExportReport, ImportReport, VectorProgress
     from searchlib.images import FetchPolicy
-    from searchlib.ingest import ModelChange, Progress, Report, Skipped
+    from searchlib.ingest import (
+        Adding,
+        FileResult,
+        ModelChange,
+        Progress,
+        Report,
+        Skipped,
+        WatchEvent,
+    )
     from searchlib.library import Library, open_library
     from searchlib.search import Match
     from searchlib.status import Status
 
 __all__ = [
+    "Adding",
     "Drift",
     "ExportReport",
+    "Failure",
     "FetchPolicy",
+    "FileResult",
+    "FolderRecord",
+    "Heartbeat",
     "ImageEmbeddings",
     "ImageEncoder",
     "ImportReport",
@@ -45,15 +59,21 @@ __all__ = [
     "Status",
     "TextEmbeddings",
     "VectorProgress",
+    "WatchEvent",
     "errors",
     "open_library",
 ]
 
 # Imported when first asked for: what stands behind them takes half a second.
 _HOMES = {
+    "Adding": "searchlib.ingest",
     "Drift": "searchlib.exchange",
     "ExportReport": "searchlib.exchange",
+    "Failure": "searchlib.catalog",
     "FetchPolicy": "searchlib.images",
+    "FileResult": "searchlib.ingest",
+    "FolderRecord": "searchlib.catalog",
+    "Heartbeat": "searchlib.catalog",
     "ImageEmbeddings": "searchlib.embeddings",
     "ImageEncoder": "searchlib.encoder",
     "ImportReport": "searchlib.exchange",
@@ -66,6 +86,7 @@ _HOMES = {
     "Status": "searchlib.status",
     "TextEmbeddings": "searchlib.embeddings",
     "VectorProgress": "searchlib.exchange",
+    "WatchEvent": "searchlib.ingest",
     "open_library": "searchlib.library",
 }
 

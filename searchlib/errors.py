@@ -89,8 +89,8 @@ class ImageError(SearchlibError):
         self.source = source
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        return type(self), (self.source, self.reason)
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str], dict[str, Any]]:
+        return type(self), (self.source, self.reason), self.__dict__
 
 
 class SourceError(ImageError):

@@ -159,14 +159,14 @@ def _print_line(event: WatchEvent) -> None:
 
 
 class _Teller:
-    """Says to a person what happens: little, and while a scan lasts how far it is."""
+    """Says to a person what happens: a line for each burst of changes, and a bar after a scan."""
 
     def __init__(self, *, once: bool) -> None:
         self._once = once
         self._bar = ExitStack()
         self._draw: Callable[[Counted], None] | None = None
         self._outcomes: Counter[str] = Counter()
-        self._left = 0
+        self._total: int | None = None
         self._scanned: set[str | None] = set()
         self._said: dict[str, str | None] = {}
 
@@ -174,63 +174,65 @@ class _Teller:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_bar()
+        self._bar.close()
 
     def tell(self, event: WatchEvent) -> None:
         """Say what there is to say of an event."""
-        if event.kind == "started" and not self._once:
-            folders = "1 folder" if event.count == 1 else f"{event.count} folders"
-            shared.say(f"watching {folders}; Ctrl-C stops")
-        elif event.kind == "scanning":
-            self._outcomes.clear()
-            self._draw = self._bar.enter_context(counting())
-        elif event.kind == "progress":
-            self._left = event.count or 0
-        elif event.kind == "file":
-            self._file(event)
-        elif event.kind == "missing":
-            self._outcomes["missing"] += event.count or 0
-        elif event.kind == "scanned":
-            self._end_bar()
-            self._scan(event)
-        # The other troubles are the library's own, and logged as warnings.
-        elif event.kind == "offline" or (event.kind == "trouble" and event.path is not None):
-            self._complain(event.kind, event.path, event.reason)
+        match event.kind:
+            case "started" if not self._once:
+                folders = "1 folder" if event.count == 1 else f"{event.count} folders"
+                shared.say(f"watching {folders}; Ctrl-C stops")
+            case "scanning" if self._draw is None:
+                self._draw = self._bar.enter_context(counting())
+            case "scanned" if event.path not in self._scanned:
+                self._scanned.add(event.path)
+                shared.say(f"scanned {_path(event)}: {event.count:,} pictures")
+            case "progress":
+                self._total = event.total
+            case "file":
+                self._file(event)
+            case "missing":
+                self._outcomes["missing"] += event.count or 0
+            case "offline":
+                self._complain(event)
+            # All other trouble is the library's own, and it logs a warning.
+            case "trouble" if event.path is not None:
+                self._complain(event)
+            case "idle":
+                self._sum_up()
 
     def _file(self, event: WatchEvent) -> None:
         assert event.path is not None
         assert event.outcome is not None
         self._outcomes[event.outcome] += 1
         if event.outcome == "skipped":
-            self._complain("skipped", event.path, event.reason)
+            self._complain(event)
         else:
             self._said.pop(event.path, None)
-        if self._draw is not None and self._left:
+        if self._draw is not None:
             from searchlib import Progress
 
-            self._left -= 1
-            done = self._outcomes.total()
-            skipped = self._outcomes["skipped"]
-            self._draw(Progress("embedding", done, done + self._left, skipped))
+            done, skipped = self._outcomes.total(), self._outcomes["skipped"]
+            self._draw(Progress("embedding", done, self._total, skipped))
 
-    def _scan(self, event: WatchEvent) -> None:
-        from searchlib.images import printable
-
-        if self._outcomes or event.path not in self._scanned:
-            self._scanned.add(event.path)
-            words = [f"{outcome} {count}" for outcome, count in sorted(self._outcomes.items())]
-            pictures = f"{event.count:,} pictures"
-            click.echo(f"scanned {printable(event.path or '')}: {', '.join([pictures, *words])}")
-
-    def _complain(self, word: str, path: str | None, reason: str | None) -> None:
+    def _complain(self, event: WatchEvent) -> None:
         """In a line, and not again at each scan that finds the same."""
-        from searchlib.images import printable
+        path = event.path or ""
+        if self._said.get(path) != event.reason:
+            self._said[path] = event.reason
+            word = event.outcome or event.kind
+            shared.say(f"{word} {_path(event)}: {event.reason}")
 
-        path = path or ""
-        if self._said.get(path) != reason:
-            self._said[path] = reason
-            shared.say(f"{word} {printable(path)}: {reason}")
-
-    def _end_bar(self) -> None:
+    def _sum_up(self) -> None:
         self._bar.close()
-        self._draw, self._left = None, 0
+        self._draw = self._total = None
+        words = [f"{outcome} {count}" for outcome, count in sorted(self._outcomes.items())]
+        self._outcomes.clear()
+        if words and not self._once:
+            click.echo(", ".join(words))
+
+
+def _path(event: WatchEvent) -> str:
+    from searchlib.images import printable
+
+    return printable(event.path or "")

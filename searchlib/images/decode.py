@@ -52,6 +52,9 @@ _NO_FAULT_OF_THE_DISK = {None, errno.EINVAL, errno.EOVERFLOW}
 
 _LONGEST_REASON = 200
 
+# As Pillow's own decoders and libheif say it.
+_WANT_OF_MEMORY = re.compile(r"\bout of memory\b|Allocating \d+ bytes failed", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
@@ -291,7 +294,7 @@ def _refusal(label: str, name: str | None, error: Exception) -> ImageError:
     words = printable(" ".join(str(error).split()))[:_LONGEST_REASON]
     if isinstance(error, Image.DecompressionBombError):
         return TooLargeError(label, f"a part of it is too large to decode: {words}")
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _WANT_OF_MEMORY.search(words):
         refusal = DecodeError(label, "there is not enough memory to decode it")
         refusal.lasting = False
         return refusal

@@ -46,8 +46,8 @@ def walk(
 ) -> Iterator[Found | Unlisted]:
     """The pictures below a folder, by their names, in the order of their paths' bytes.
 
-    Links to files are followed; links to folders only if the folder says so, and then no folder is
-    walked twice, so that a walk always ends.
+    Links to files are followed. Links to folders are followed only if the folder says so and they
+    lead out of it, and no folder is walked twice, so that a walk always ends.
 
     Args:
         folder: what to walk, and its rules.
@@ -104,7 +104,7 @@ class _Folder:
         with os.scandir(path) as listing:
             self.ignore = ignore.inside(path)
             for entry in listing:
-                if _is_folder(entry, follow_links=folder.follow_links):
+                if _is_folder(entry, folder):
                     if (
                         folder.recursive
                         and entry.path not in leave_out
@@ -172,18 +172,28 @@ def is_in_scope(folder: FolderRecord, path: str, *, is_folder: bool) -> bool:
         last = number == len(names)
         if ignore.leaves_out(here, is_folder=is_folder or not last):
             return False
-        if not last and not folder.follow_links and os.path.islink(here):
+        if (
+            (not last or is_folder)
+            and os.path.islink(here)
+            and not (folder.follow_links and _leads_out(here, folder))
+        ):
             return False
-    if is_folder:
-        return folder.recursive and (folder.follow_links or not os.path.islink(path))
-    return is_image_name(path)
+    return folder.recursive if is_folder else is_image_name(path)
 
 
-def _is_folder(entry: os.DirEntry[str], *, follow_links: bool) -> bool:
+def _is_folder(entry: os.DirEntry[str], folder: FolderRecord) -> bool:
     try:
-        return entry.is_dir(follow_symlinks=follow_links)
+        if entry.is_dir(follow_symlinks=False):
+            return True
+        return folder.follow_links and entry.is_dir() and _leads_out(entry.path, folder)
     except OSError:
         return False
+
+
+def _leads_out(link: str, folder: FolderRecord) -> bool:
+    """Whether a link to a folder leads to one that is not walked under its own name anyway."""
+    root = os.path.join(os.path.realpath(folder.path), "")
+    return not os.path.join(os.path.realpath(link), "").startswith(root)
 
 
 def _is_new(path: str, visited: set[tuple[int, int]]) -> bool:

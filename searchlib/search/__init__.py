@@ -1,6 +1,7 @@
 """A question to matches: the live index, the query's vector, the ranking."""
 
 from searchlib.search.live_index import LiveIndex
-from searchlib.search.query import Match, nearest, query_vector
+from searchlib.search.match import Match
+from searchlib.search.query import nearest, query_vector
 
 __all__ = ["LiveIndex", "Match", "nearest", "query_vector"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from searchlib.catalog import Catalog, ImageRecord, ModelRecord
+from searchlib.catalog import Catalog, ModelRecord
 from searchlib.encoder import ImageEncoder
 from searchlib.errors import InputError
 from searchlib.images import (
@@ -20,24 +18,11 @@ from searchlib.images import (
     resolve,
 )
 from searchlib.search.live_index import LiveIndex
+from searchlib.search.match import Match
+from searchlib.search.stacks import collapse
 
 # Fetched beyond k, so that a few missing images do not cost a second search.
 _SPARE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """An image that is like the query.
-
-    Attributes:
-        path: where it lies; the first of `image.paths`.
-        score: the cosine of its vector and the query's, -1 to 1; 1 is the same picture.
-        image: what is known of it.
-    """
-
-    path: str
-    score: float
-    image: ImageRecord
 
 
 def query_vector(
@@ -76,7 +61,7 @@ def query_vector(
 def nearest(vector: NDArray[np.float32], catalog: Catalog, index: LiveIndex, k: int) -> list[Match]:
     """The `k` images nearest to a vector, best first; of equal ones the older first.
 
-    Images of which every copy is missing are left out.
+    Images of which every copy is missing are left out, and the files of one shot are one match.
 
     Raises:
         InputError: `k` is below 1.
@@ -88,12 +73,11 @@ def nearest(vector: NDArray[np.float32], catalog: Catalog, index: LiveIndex, k: 
         found = index.search(vector[None], fetch)
         ids = found.ids[0].tolist()
         images = catalog.images(ids)
-        if len(images) >= k or len(ids) < fetch:
-            break
+        shots = collapse(
+            Match(images[id].paths[0], min(1.0, float(score)), images[id])
+            for id, score in zip(ids, found.scores[0], strict=True)
+            if id in images
+        )
+        if len(shots) >= k or len(ids) < fetch:
+            return shots[:k]
         fetch *= 4
-    matches = [
-        Match(images[id].paths[0], min(1.0, float(score)), images[id])
-        for id, score in zip(ids, found.scores[0], strict=True)
-        if id in images
-    ]
-    return matches[:k]

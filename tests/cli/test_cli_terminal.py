@@ -27,41 +27,26 @@ except SystemExit as end:
 print(*sys.modules, sep="\\n", file=sys.stderr)
 """
 
-
-def many_photos(source: Path, target: Path, count: int) -> Path:
-    """Files of different bytes: decoders pass over what stands behind the picture."""
-    target.mkdir()
-    content = [path.read_bytes() for path in sorted(source.glob("*.jpg"))]
-    for number in range(count):
-        data = content[number % len(content)] + number.to_bytes(2, "big")
-        (target / f"{number:03}.jpg").write_bytes(data)
-    return target
-
-
-@pytest.fixture
-def start(environment, launch):
-    """Starts the command without waiting for it."""
-    started = []
-
-    def start(*arguments, **options):
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        process = subprocess.Popen([*launch, *arguments], env=environment, **options)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        with process:
-            process.kill()
-
-
-def wait_until(condition, process):
-    for _ in range(6000):
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    pytest.fail("it did not come so far within a minute")
+# Works on and on, as what hangs in a system call does; tells of every signal that it outlives.
+STUCK = """
+import signal, sys, threading
+from searchlib.cli import signals
+signals._SAME_REQUEST_SECONDS = float(sys.argv[1])
+with signals.stopping() as stop:
+    take = signals.signal.getsignal(signal.SIGTERM)
+    came = threading.Event()
+    def taken(*signal):
+        take(*signal)
+        came.set()
+    print("ready", flush=True)
+    stop.event.wait()
+    signal.signal(signal.SIGTERM, taken)
+    print("asked to stop", flush=True)
+    came.wait()
+    print("still here", flush=True)
+    came.clear()
+    came.wait()
+"""
 
 
 def on_a_terminal(launch, environment, *arguments):
@@ -92,9 +77,9 @@ def on_a_terminal(launch, environment, *arguments):
 
 
 def test_a_terminal_shows_progress_and_keeps_only_the_summary(
-    launch, environment, original_photos, tmp_path, library_folder
+    launch, environment, many_photos, library_folder
 ):
-    folder = many_photos(original_photos, tmp_path / "many", 30)
+    folder = many_photos(30)
     (folder / "letter.jpg").write_text("Dear diary")
     code, output, drawn = on_a_terminal(
         launch, environment, "add", folder, "--library", library_folder
@@ -116,21 +101,59 @@ def test_without_a_terminal_nothing_is_drawn(run, original_photos, library_folde
     assert b"\x1b" not in done.stdout
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_keeps_what_was_done_and_the_next_run_completes_it(
-    start, fill, original_photos, tmp_path, library_folder
+    start, fill, many_photos, library_folder, number, code
 ):
-    folder = many_photos(original_photos, tmp_path / "many", 130)
+    folder = many_photos(130)
     process = start("add", folder, "--workers", "1", "--library", library_folder)
     # The first commit has been made: the model is known from then on.
     wait_until((library_folder / "catalog.db-wal").exists, process)
     wait_until(lambda: images(library_folder) > 0, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, error = process.communicate(timeout=60)
-    assert (process.returncode, output, error) == (130, b"", b"searchlib: interrupted\n")
     before = images(library_folder)
     assert 0 < before < 130
+    assert re.fullmatch(rb"added %d, moved 0, .*\n" % before, output)
+    assert error == b"searchlib: interrupted; what was added is kept\n"
+    assert process.returncode == code
     report = fill(folder)
     assert (report.added, report.unchanged, report.skipped) == (130 - before, before, [])
+
+
+def wait_until(condition, process):
+    for _ in range(6000):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    pytest.fail("it did not come so far within a minute")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(environment, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, "0"], env=environment, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == b"asked to stop\n"
+        process.send_signal(number)
+    assert process.returncode == -number
+
+
+def test_one_request_to_stop_may_come_as_two_signals(environment):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, "3600"], env=environment, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == b"asked to stop\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == b"still here\n"
+        process.kill()
 
 
 def images(folder: Path) -> int:
