@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks import photographs
 from benchmarks.common import say
-from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, Stat
+from searchlib.catalog import Catalog, Facts, FolderRecord, ModelRecord, NewContent, ReadFile, Stat
 from searchlib.catalog.schema import REVISION
 from searchlib.encoder import ImageEncoder
 from searchlib.search import LiveIndex
@@ -102,10 +102,10 @@ def _build(folder: Path, encoder: ImageEncoder, vectors: NDArray[np.float32], si
     catalog = Catalog(folder, create=True)
     try:
         model = _model(catalog, encoder)
-        catalog.use_folder("/photographs")
+        catalog.folders.put(FolderRecord("/photographs"))
         for first in range(0, size, _BATCH):
             batch = list(_files(vectors, first, min(first + _BATCH, size)))
-            catalog.record(model, batch, gone=lambda _: False)
+            catalog.record(model, batch, gone=lambda *_: False)
         LiveIndex(catalog, model, folder).refresh()
     finally:
         catalog.close()

@@ -18,8 +18,8 @@ def upgrade() -> None:
         sa.Column("watched", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("recursive", sa.Boolean, nullable=False, server_default=sa.true()),
         sa.Column("follow_links", sa.Boolean, nullable=False, server_default=sa.false()),
-        sa.Column("include", sa.String, nullable=False, server_default=""),
-        sa.Column("exclude", sa.String, nullable=False, server_default=""),
+        sa.Column("include", sa.String, nullable=False, server_default="[]"),
+        sa.Column("exclude", sa.String, nullable=False, server_default="[]"),
         sa.Column("marker", sa.LargeBinary),
     ):
         op.add_column("folder", column)

@@ -154,14 +154,15 @@ class Catalog:
         model: ModelRecord,
         files: Sequence[ReadFile | SkippedFile],
         *,
-        gone: Callable[[str], bool],
+        gone: Callable[[str, int | None], bool],
     ) -> list[Outcome | None]:
         """Write what became of some files, all of it or nothing.
 
         Args:
             model: that the new vectors were made with.
             files: in the order in which they should be written.
-            gone: tells whether a path is certainly not on the disk any more.
+            gone: tells whether a path is certainly empty, and no drive is away that held it: gets
+                the path and `Stat.device`.
 
         Returns:
             For each file what it was to the library, None for a skipped one.

@@ -1,4 +1,4 @@
-"""Long lists in pieces: a statement takes a limited number of values."""
+"""Long lists in pieces: a statement takes a limited number of values, and of terms."""
 
 from __future__ import annotations
 

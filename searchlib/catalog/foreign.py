@@ -90,13 +90,21 @@ def digests_at(connection: Connection, paths: Collection[str]) -> dict[str, tupl
     """What the catalog says of the files present at some paths: untouched if so, and the digest."""
     found = {}
     columns = (
-        select(_FILE.c.path, _FILE.c.size, _FILE.c.mtime_ns, _FILE.c.inode, _IMAGE.c.digest)
+        select(
+            _FILE.c.path,
+            _FILE.c.size,
+            _FILE.c.mtime_ns,
+            _FILE.c.inode,
+            _FILE.c.device,
+            _IMAGE.c.digest,
+        )
         .join(_IMAGE, _IMAGE.c.id == _FILE.c.image_id)
         .where(_FILE.c.state == "present")
     )
     for some in _slices(list(paths)):
         for row in connection.execute(columns.where(_FILE.c.path.in_(some))):
-            found[row.path] = (Stat(row.size, row.mtime_ns, row.inode), bytes(row.digest))
+            stat = Stat(row.size, row.mtime_ns, row.inode, row.device)
+            found[row.path] = (stat, bytes(row.digest))
     return found
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, exists, func, insert, or_, select, update
 
 from searchlib.catalog import models
 from searchlib.catalog.chunks import chunks
@@ -121,6 +121,13 @@ class Places:
                 count += changed.rowcount
         return count
 
+    def note_folder(self, file_ids: Iterable[int], folder_id: int | None) -> None:
+        """Remember that files belong to another added folder than before, or to none."""
+        with self._database.writing() as connection:
+            for some in chunks(file_ids):
+                here = File.id.in_(some)
+                connection.execute(update(File).where(here).values(folder_id=folder_id))
+
     def note_stats(self, stats: Iterable[tuple[int, Stat]]) -> None:
         """Remember new numbers of untouched files, whose file system was mounted anew."""
         with self._database.writing() as connection:
@@ -179,13 +186,16 @@ class Places:
         Args:
             paths: of them, with all below where one is a folder; all if None.
         """
-        here: ColumnElement[bool] = File.failure.is_not(None)
-        if paths is not None:
-            here = and_(here, or_(*(_below(path) for path in paths)))
+        failed = File.failure.is_not(None)
+        now = time.time()
+        count = 0
         with self._database.writing() as connection:
-            return connection.execute(
-                update(File).where(here).values(next_try=time.time())
-            ).rowcount
+            # An expression must not be too deep, so long lists come in pieces.
+            for some in chunks(paths) if paths is not None else [None]:
+                here = failed if some is None else and_(failed, or_(*map(_below, some)))
+                changed = connection.execute(update(File).where(here).values(next_try=now))
+                count += changed.rowcount
+        return count
 
     def purge(self, *, missing_before: float, limit: int = 1000) -> Purged:
         """Give up some of the files that are missing since before a time, in one transaction.
@@ -214,7 +224,9 @@ class Places:
                 changes: list[dict[str, Any]] = [dict(row._mapping) for row in vectors]
                 connection.execute(delete(Embedding).where(Embedding.image_id.in_(orphans)))
                 connection.execute(_CHANGE.insert(), changes)
-            connection.execute(delete(Image).where(Image.id.in_(orphans)))
+            # The newest image keeps its row, or the next one would get its id.
+            newest = select(func.max(Image.id)).scalar_subquery()
+            connection.execute(delete(Image).where(Image.id.in_(orphans), Image.id < newest))
         return Purged(len(rows), tuple(orphans.values()))
 
 

@@ -89,8 +89,8 @@ class Image(Base):
 class Folder(Base):
     """A folder that was added as a whole.
 
-    `include` and `exclude` are patterns as in a `.gitignore`, a line each. `marker` is the name of
-    a file that lies in the folder whenever its drive is mounted.
+    `include` and `exclude` are patterns as in a `.gitignore`, lists in JSON. `marker` is the name
+    of a file that lies in the folder whenever its drive is mounted.
     """
 
     __tablename__ = "folder"
@@ -102,8 +102,8 @@ class Folder(Base):
     watched: Mapped[bool] = mapped_column(server_default=false())
     recursive: Mapped[bool] = mapped_column(server_default=true())
     follow_links: Mapped[bool] = mapped_column(server_default=false())
-    include: Mapped[str] = mapped_column(String, server_default="")
-    exclude: Mapped[str] = mapped_column(String, server_default="")
+    include: Mapped[str] = mapped_column(String, server_default="[]")
+    exclude: Mapped[str] = mapped_column(String, server_default="[]")
     marker: Mapped[str | None] = mapped_column(FilePath)
     events: Mapped[str] = mapped_column(String, server_default="auto")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
@@ -42,8 +43,8 @@ class Folders:
         values = {
             "recursive": folder.recursive,
             "follow_links": folder.follow_links,
-            "include": "\n".join(folder.include),
-            "exclude": "\n".join(folder.exclude),
+            "include": json.dumps(folder.include),
+            "exclude": json.dumps(folder.exclude),
             "marker": folder.marker,
             "events": folder.events,
             "watched": folder.watched,
@@ -127,8 +128,8 @@ def _folder(row: Row[Any]) -> FolderRecord:
         path=row.path,
         recursive=row.recursive,
         follow_links=row.follow_links,
-        include=tuple(row.include.splitlines()),
-        exclude=tuple(row.exclude.splitlines()),
+        include=tuple(json.loads(row.include)),
+        exclude=tuple(json.loads(row.exclude)),
         marker=row.marker,
         events=row.events,
         watched=row.watched,

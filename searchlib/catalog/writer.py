@@ -32,6 +32,7 @@ class _Place:
     state: str
     failure: str | None = None
     attempts: int = 0
+    device: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class BatchWriter:
         model: ModelRecord,
         files: Sequence[ReadFile | SkippedFile],
         *,
-        gone: Callable[[str], bool],
+        gone: Callable[[str, int | None], bool],
     ) -> None:
         self._connection = connection
         self._model = model
@@ -164,7 +165,7 @@ class BatchWriter:
     def _moved_from(self, image_id: int) -> _Place | None:
         """A place of the same content that is certainly empty now."""
         for place in self._by_image.get(image_id, []):
-            if self._gone(place.path):
+            if self._gone(place.path, place.device):
                 return place
         return None
 
@@ -202,6 +203,7 @@ class BatchWriter:
                 self._by_image[place.image_id].remove(place)
             place.path, place.image_id, place.state = file.path, image_id, state
         place.failure, place.attempts = failed.failure, failed.attempts
+        place.device = file.stat.device
         self._by_path[file.path] = place
         if image_id is not None:
             self._by_image.setdefault(image_id, []).append(place)

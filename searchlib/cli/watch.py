@@ -168,7 +168,7 @@ class _Teller:
         self._outcomes: Counter[str] = Counter()
         self._total: int | None = None
         self._scanned: set[str | None] = set()
-        self._said: dict[str, str | None] = {}
+        self._said: dict[tuple[str, str | None], str | None] = {}
 
     def __enter__(self) -> _Teller:
         return self
@@ -184,9 +184,8 @@ class _Teller:
                 shared.say(f"watching {folders}; Ctrl-C stops")
             case "scanning" if self._draw is None:
                 self._draw = self._bar.enter_context(counting())
-            case "scanned" if event.path not in self._scanned:
-                self._scanned.add(event.path)
-                shared.say(f"scanned {_path(event)}: {event.count:,} pictures")
+            case "scanned":
+                self._scan(event)
             case "progress":
                 self._total = event.total
             case "file":
@@ -201,14 +200,20 @@ class _Teller:
             case "idle":
                 self._sum_up()
 
+    def _scan(self, event: WatchEvent) -> None:
+        if event.path not in self._scanned:
+            self._scanned.add(event.path)
+            shared.say(f"scanned {_path(event)}: {event.count:,} pictures")
+        if event.count:
+            self._said.pop(("offline", event.path), None)
+
     def _file(self, event: WatchEvent) -> None:
-        assert event.path is not None
         assert event.outcome is not None
         self._outcomes[event.outcome] += 1
         if event.outcome == "skipped":
             self._complain(event)
         else:
-            self._said.pop(event.path, None)
+            self._said.pop(("skipped", event.path), None)
         if self._draw is not None:
             from searchlib import Progress
 
@@ -217,10 +222,9 @@ class _Teller:
 
     def _complain(self, event: WatchEvent) -> None:
         """In a line, and not again at each scan that finds the same."""
-        path = event.path or ""
-        if self._said.get(path) != event.reason:
-            self._said[path] = event.reason
-            word = event.outcome or event.kind
+        word = event.outcome or event.kind
+        if self._said.get((word, event.path)) != event.reason:
+            self._said[word, event.path] = event.reason
             shared.say(f"{word} {_path(event)}: {event.reason}")
 
     def _sum_up(self) -> None:

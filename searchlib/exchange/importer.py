@@ -32,7 +32,7 @@ from searchlib.exchange.pictures import Picture, read_picture, stat_at
 from searchlib.exchange.report import MOST_LISTED, ImportReport, UnmatchedRow, VectorProgress
 from searchlib.exchange.rows import Block, Key, local_path
 from searchlib.images import open_file, printable
-from searchlib.ingest.place import gone, processors
+from searchlib.ingest.place import gone_from, processors
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,8 @@ class _Known:
                 if path not in places:
                     continue
                 stat, digest = places[path]
-                if digests[n] in (None, digest) and stat_at(path) == stat:
+                now = stat_at(path)
+                if digests[n] in (None, digest) and now is not None and now.is_untouched(stat):
                     digests[n] = digest
                     break
         more = {d for d in (digests[n] for n in rest) if d is not None}
@@ -349,4 +350,4 @@ class _Storing:
         if put:
             self._library.catalog.put_vectors(model, put)
         if files:
-            self._library.catalog.record(model, files, gone=gone)
+            self._library.catalog.record(model, files, gone=gone_from)

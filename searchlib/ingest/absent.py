@@ -3,7 +3,8 @@
 A delete is believed only where the file's own file system is there and the file is gone at a second
 look. Which file system that was tells its device number. Where the nearest folder above a file lies
 on another device than the file did, the drive is not mounted, and the file is offline; unless files
-beside it were found untouched under that other number, for a drive can get a new one each time.
+beside it were found untouched under that other number, for a drive can get a new one each time. So
+is a file offline that a link leads to no more.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Absent:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._places: list[tuple[str, int | None, bool]] = []
-        self._left_out: list[str] = []
+        self._places: dict[str, tuple[int | None, bool]] = {}
+        self._left_out: set[str] = set()
         self._renumbered: set[tuple[int | None, int | None]] = set()
 
     def __len__(self) -> int:
@@ -37,11 +38,15 @@ class Absent:
 
     def add(self, known: KnownFile) -> None:
         """A known file that nothing was found of."""
-        self._places.append((known.path, known.stat.device, known.state == "offline"))
+        self._places[known.path] = known.stat.device, known.state == "offline"
 
     def add_left_out(self, known: KnownFile) -> None:
         """A known file that lies where no rule wants it any more."""
-        self._left_out.append(known.path)
+        self._left_out.add(known.path)
+
+    def keep(self, path: str) -> None:
+        """Another folder has found a file that one leaves out."""
+        self._left_out.discard(path)
 
     def renumbered(self, old: int | None, new: int | None) -> None:
         """An untouched file was found on a device of another number."""
@@ -61,14 +66,16 @@ class Absent:
         """
         unmounted = [folder.path for folder in folders if not is_marked(folder)]
         devices: dict[str, int | None] = {}
-        missing, offline = self._left_out, []
-        for path, device, was_offline in self._places:
+        missing, offline = list(self._left_out), []
+        for path, (device, was_offline) in self._places.items():
             if not gone(path):
                 continue
             above = path[: path.rindex(os.sep)]
             if above not in devices:
                 devices[above] = nearest_device(path)
-            if is_below(path, unmounted) or not self._same(device, devices[above]):
+            # What a link led to may lie on a drive that is away; the link itself is there.
+            away = os.path.islink(path) or not self._same(device, devices[above])
+            if away or is_below(path, unmounted):
                 offline.append((path, was_offline))
             else:
                 missing.append(path)
@@ -79,7 +86,7 @@ class Absent:
         where = Counter(
             next((root for root in roots if is_below(path, [root])), path) for path, _ in offline
         )
-        self._places, self._left_out = [], []
+        self._places, self._left_out = {}, set()
         return count, dict(where)
 
     def _same(self, before: int | None, now: int | None) -> bool:

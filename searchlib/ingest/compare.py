@@ -22,8 +22,8 @@ from searchlib.catalog import (
     Stat,
 )
 from searchlib.images import live_video
-from searchlib.ingest.absent import Absent, is_marked
-from searchlib.ingest.place import gone, is_spelled_so, stat_of
+from searchlib.ingest.absent import Absent, is_below, is_marked
+from searchlib.ingest.place import gone, gone_from, is_spelled_so, stat_at
 from searchlib.ingest.report import Report
 from searchlib.ingest.walk import Found, Unlisted, walk
 
@@ -67,6 +67,7 @@ class Comparison:
         self._on_found = on_found
         self._leave_out = leave_out
         self._met: set[str] | None = set() if overlapping else None
+        self._folder_id: int | None = None
         self._returned: list[int] = []
         self._videos: list[tuple[int, str | None]] = []
         self._stats: list[tuple[int, Stat]] = []
@@ -84,6 +85,7 @@ class Comparison:
             LibraryError: the catalog cannot be read or written.
         """
         unlisted: list[str] = []
+        self._folder_id = folder.id
         known = self._known(folder.path if start is None else start)
         ahead = next(known, None)
         for item in walk(folder, start=start, leave_out=self._leave_out):
@@ -94,6 +96,7 @@ class Comparison:
             match = None
             if ahead is not None and ahead.path == item.path:
                 match, ahead = ahead, next(known, None)
+            self.absent.keep(item.path)
             if self._was_met(item.path):
                 continue
             if isinstance(item, Unlisted):
@@ -111,6 +114,10 @@ class Comparison:
             self._only_known(ahead, folder, unlisted)
             ahead = next(known, None)
         self.flush()
+
+    def is_own(self, path: str) -> bool:
+        """Whether a path belongs to the library itself."""
+        return is_below(path, self._leave_out)
 
     def whole(self, folder: FolderRecord) -> Iterator[Found]:
         """The files of a folder that have to be read; none where its drive is not mounted.
@@ -130,9 +137,11 @@ class Comparison:
         """One file, if it has to be read; `folder` is the added one that it belongs to."""
         if self._was_met(path):
             return
+        owner = None if folder is None else self._catalog.folders.get(folder)
+        self._folder_id = None if owner is None else owner.id
         try:
             video = live_video(path, _NamesBeside(path))
-            found = Found(path, stat_of(os.stat(path)), folder, video)
+            found = Found(path, stat_at(path), folder, video)
         except (OSError, ValueError) as error:
             self._no_file(path, error)
             return
@@ -247,12 +256,14 @@ class Comparison:
         unusable, self._unusable = self._unusable, []
         if returned:
             places.mark_present(self._model, returned)
+            # Of the folder that found it: another one may leave it out.
+            places.note_folder(returned, self._folder_id)
         if videos:
             places.note_videos(videos)
         if stats:
             places.note_stats(stats)
         if unusable:
-            self._catalog.record(self._model, unusable, gone=gone)
+            self._catalog.record(self._model, unusable, gone=gone_from)
 
 
 class _NamesBeside:

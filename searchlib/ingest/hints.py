@@ -13,7 +13,7 @@ from searchlib.images import is_image_name, kind_of, stack_key
 from searchlib.ingest.absent import is_below, is_marked
 from searchlib.ingest.compare import Comparison
 from searchlib.ingest.ignore import IGNORE_FILE
-from searchlib.ingest.place import gone
+from searchlib.ingest.place import gone_from
 from searchlib.ingest.settle import Settled, Settler, being_written
 from searchlib.ingest.walk import Found, is_in_scope
 
@@ -76,7 +76,7 @@ class Hints:
                 for each in late
                 if is_image_name(each.path)
             ]
-            self._catalog.record(model, files, gone=gone)
+            self._catalog.record(model, files, gone=gone_from)
             self.done(late)
         return [each.path for each in late]
 
@@ -109,13 +109,13 @@ def judge(
         LibraryError: the catalog cannot be read or written.
     """
     path = settled.path
+    if comparison.is_own(path):
+        return
     owners = [folder for folder in folders if is_below(path, [folder.path])]
     if not owners or not all(is_marked(folder) for folder in owners):
         return
     owners.sort(key=lambda folder: len(folder.path), reverse=True)
-    if settled.look.kind == "gone":
-        comparison.lost(path)
-    elif os.path.basename(path) == IGNORE_FILE:
+    if os.path.basename(path) == IGNORE_FILE:
         for folder in owners:
             yield from comparison.folder(folder, start=os.path.dirname(path))
     elif settled.look.kind == "folder":
@@ -123,16 +123,18 @@ def judge(
             if is_in_scope(folder, path, is_folder=True):
                 yield from comparison.folder(folder, start=path)
     else:
+        if settled.look.kind == "gone":
+            comparison.lost(path)
         for each in (path, *_stills_of(path)):
-            for folder in owners:
-                if is_in_scope(folder, each, is_folder=False):
-                    yield from comparison.file(each, folder.path)
-                    break
+            owner = next((o for o in owners if is_in_scope(o, each, is_folder=False)), None)
+            if owner is not None and os.path.lexists(each):
+                yield from comparison.file(each, owner.path)
 
 
 def _stills_of(path: str) -> list[str]:
     """The still pictures that may be live photos with this video."""
     if kind_of(path) != "video":
         return []
-    names = (stack_key(path) + case(end) for end in _STILL_EXTENSIONS for case in (str, str.upper))
+    key = stack_key(path)
+    names = [key + end for extension in _STILL_EXTENSIONS for end in (extension, extension.upper())]
     return [name for name in names if os.path.lexists(name)]

@@ -23,7 +23,7 @@ from searchlib.catalog import Catalog, ModelRecord, Outcome, ReadFile, SkippedFi
 from searchlib.encoder import ImageEncoder
 from searchlib.images import DEFAULT_MAX_PIXELS, printable
 from searchlib.ingest.alone import read_alone
-from searchlib.ingest.place import gone
+from searchlib.ingest.place import gone_from
 from searchlib.ingest.read import read_file
 from searchlib.ingest.report import FileResult
 from searchlib.ingest.walk import Found
@@ -147,7 +147,7 @@ class Intake:
                 yield FileResult(file.path, outcome)
 
     def _record(self, batch: list[ReadFile | SkippedFile]) -> list[Outcome | None]:
-        return self._catalog.record(self._model, batch, gone=gone) if batch else []
+        return self._catalog.record(self._model, batch, gone=gone_from) if batch else []
 
 
 def in_order(

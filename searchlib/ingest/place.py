@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import unicodedata
+from dataclasses import replace
 
 from searchlib.catalog import Facts, Stat
 from searchlib.images import ImageFacts, OpenedFile
@@ -14,6 +17,22 @@ _HALF = 1 << 63
 def stat_of(status: os.stat_result) -> Stat:
     """What the catalog keeps of a file's status."""
     return Stat(status.st_size, status.st_mtime_ns, signed(status.st_ino), signed(status.st_dev))
+
+
+def stat_at(path: str) -> Stat:
+    """The same of what is at a path. A link has the device that it lies on itself.
+
+    Raises:
+        OSError: nothing can be said of it.
+        IsADirectoryError: it is a folder.
+        ValueError: no file can have this path.
+    """
+    here = status = os.lstat(path)
+    if stat.S_ISLNK(here.st_mode):
+        status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return replace(stat_of(status), device=signed(here.st_dev))
 
 
 def stat_of_opened(opened: OpenedFile) -> Stat:
@@ -38,6 +57,11 @@ def gone(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return False
+
+
+def gone_from(path: str, device: int | None) -> bool:
+    """Whether there is certainly nothing at a path, and the device that it lay on is there."""
+    return gone(path) and (device is None or nearest_device(path) == device)
 
 
 def nearest_device(path: str) -> int | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from searchlib.catalog import NewContent, ReadFile, SkippedFile
+from searchlib.catalog import NewContent, ReadFile, SkippedFile, Stat
 from searchlib.encoder import ImageEncoder
 from searchlib.errors import ImageError, OutputError
 from searchlib.images import OpenedFile, open_file, write_thumbnail
@@ -43,7 +44,7 @@ def read_file(
                 reason = error.reason
             except OutputError as error:
                 reason = str(error)
-            return SkippedFile(found.path, stat_of_opened(opened), found.folder, reason)
+            return SkippedFile(found.path, _stat(found, opened), found.folder, reason)
     except ImageError as error:
         return SkippedFile(found.path, found.stat, found.folder, error.reason, "access")
 
@@ -63,5 +64,10 @@ def _take_in(
         content = NewContent(facts_of(image.facts, opened.size), vector)
         if thumbnails is not None:
             write_thumbnail(thumbnails, opened.digest, image.pixels)
-    stat = stat_of_opened(opened)
+    stat = _stat(found, opened)
     return ReadFile(found.path, stat, opened.digest, found.folder, content, found.video)
+
+
+def _stat(found: Found, opened: OpenedFile) -> Stat:
+    # Where it was found by a link, the device is that of the link.
+    return replace(stat_of_opened(opened), device=found.stat.device)

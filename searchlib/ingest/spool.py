@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
+from searchlib.errors import DiskFullError
 from searchlib.ingest.walk import Found
 
 _PER_BLOCK = 256
@@ -27,7 +29,11 @@ class Spool:
         return self._left
 
     def extend(self, items: Iterable[Found]) -> None:
-        """Put files in, behind all others."""
+        """Put files in, behind all others.
+
+        Raises:
+            DiskFullError: there is no space for temporary files.
+        """
         for item in items:
             self._block.append(item)
             self._left += 1
@@ -35,20 +41,36 @@ class Spool:
                 self._flush()
 
     def _flush(self) -> None:
-        if self._block:
-            self._file.seek(0, 2)
-            pickle.dump(self._block, self._file, pickle.HIGHEST_PROTOCOL)
-            self._block = []
+        block, self._block = self._block, []
+        if not block:
+            return
+        try:
+            self._file.seek(0, os.SEEK_END)
+            pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
+        except OSError as error:
+            self.clear()
+            raise DiskFullError(
+                f"{tempfile.gettempdir()}: temporary files cannot be written ({error.strerror}); "
+                "free some space there, or name another folder in $TMPDIR"
+            ) from error
 
     def blocks(self) -> Iterator[list[Found]]:
         """Take all out, a block at a time."""
-        self._flush()
         while self._left:
+            self._flush()
             self._file.seek(self._read_at)
             block: list[Found] = pickle.load(self._file)
             self._read_at = self._file.tell()
             self._left -= len(block)
+            if not self._left:
+                self.clear()
             yield block
+
+    def clear(self) -> None:
+        """Take all out and drop it."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._block, self._read_at, self._left = [], 0, 0
 
     def close(self) -> None:
         """Give the disk space back; what is left in it is dropped."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from searchlib.catalog import FolderRecord, Stat
 from searchlib.images import is_image_name, kind_of, live_video
 from searchlib.ingest.ignore import Ignore
-from searchlib.ingest.place import stat_of
+from searchlib.ingest.place import stat_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +123,16 @@ class _Folder:
 
     def file(self, path: str) -> Found | Unlisted | None:
         try:
-            status = os.stat(path)
+            found = stat_at(path)
+        except IsADirectoryError:
+            return None
         except FileNotFoundError:
             if not os.path.islink(path):
                 return None  # gone since the folder was listed
             return Unlisted(path, "is a link to a file that does not exist")
         except OSError as error:
             return Unlisted(path, f"cannot be read: {error.strerror}")
-        if stat.S_ISDIR(status.st_mode):
-            return None
-        return Found(path, stat_of(status), self._folder, live_video(path, self._names))
+        return Found(path, found, self._folder, live_video(path, self._names))
 
 
 def rules_at(folder: FolderRecord, path: str) -> Ignore:

@@ -21,7 +21,15 @@ from typing import Protocol
 
 from searchlib.catalog import Catalog, FolderRecord, ModelRecord
 from searchlib.encoder import ImageEncoder
-from searchlib.errors import InputError, LibraryError, LibraryReadOnlyError, ModelMismatchError
+from searchlib.errors import (
+    InputError,
+    LibraryDamagedError,
+    LibraryError,
+    LibraryNotFoundError,
+    LibraryReadOnlyError,
+    LibraryTooNewError,
+    ModelMismatchError,
+)
 from searchlib.images import printable, remove_stale_temporaries
 from searchlib.ingest.absent import offline_words
 from searchlib.ingest.compare import Comparison
@@ -47,6 +55,12 @@ _RETRY_FAILURES_SECONDS = 20.0
 _PURGE_SECONDS = 6 * 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _MOST_SKIPPED = 1000
+_LASTING = (
+    LibraryDamagedError,
+    LibraryNotFoundError,
+    LibraryReadOnlyError,
+    LibraryTooNewError,
+)
 
 
 class InUse(Protocol):
@@ -164,7 +178,7 @@ class Watcher:
         """Do something; where the library cannot be written now, look at everything again later."""
         try:
             act()
-        except LibraryReadOnlyError:
+        except _LASTING:
             raise
         except LibraryError as error:
             # Where the model was changed meanwhile, the next step asks for the new one.
@@ -172,6 +186,7 @@ class Watcher:
             logger.log(logging.INFO if changed else logging.WARNING, "%s; trying again", error)
             self._tell(WatchEvent("trouble", reason=str(error)))
             self._absent.clear()
+            self._spool.clear()
             self._hints.start_again()
             self._roots.ask_all("something could not be written")
             return False

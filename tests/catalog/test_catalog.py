@@ -48,7 +48,7 @@ def picture(path: str, number: int, *, known: bool = False, size: int = 10) -> R
     return ReadFile(path, Stat(size, 1, 2), number.to_bytes(32, "big"), None, content)
 
 
-def never(_: str) -> bool:
+def never(_: str, _device: int | None) -> bool:
     return False
 
 
@@ -65,7 +65,7 @@ def test_same_bytes_at_two_places_are_one_image(catalog: Catalog, model: ModelRe
 def test_a_file_whose_old_place_is_empty_was_moved(catalog: Catalog, model: ModelRecord) -> None:
     catalog.record(model, [picture("/old.jpg", 1)], gone=never)
     moved = picture("/new.jpg", 1, known=True)
-    assert catalog.record(model, [moved], gone=lambda path: path == "/old.jpg") == ["moved"]
+    assert catalog.record(model, [moved], gone=lambda path, _: path == "/old.jpg") == ["moved"]
     (image,) = catalog.images([1]).values()
     assert image.paths == ("/new.jpg",)
     assert catalog.places.known("/old.jpg", model) == {}
@@ -74,7 +74,7 @@ def test_a_file_whose_old_place_is_empty_was_moved(catalog: Catalog, model: Mode
 def test_each_empty_place_is_moved_from_once(catalog: Catalog, model: ModelRecord) -> None:
     catalog.record(model, [picture("/old.jpg", 1)], gone=never)
     batch = [picture("/new1.jpg", 1, known=True), picture("/new2.jpg", 1, known=True)]
-    outcomes = catalog.record(model, batch, gone=lambda path: path == "/old.jpg")
+    outcomes = catalog.record(model, batch, gone=lambda path, _: path == "/old.jpg")
     assert outcomes == ["moved", "copy"]
 
 

@@ -45,7 +45,7 @@ def filled(catalog, model):
     """1,203 images; every third has a second place, and every fifth is missing everywhere."""
     files = [picture(f"/b/{n}.jpg", n) for n in range(1203)]
     files += [picture(f"/a/{n}.jpg", n) for n in range(0, 1203, 3)]
-    catalog.record(model, files, gone=lambda _: False)
+    catalog.record(model, files, gone=lambda *_: False)
     catalog.places.mark_missing(
         [f"/{folder}/{n}.jpg" for n in range(0, 1203, 5) for folder in "ab"]
     )
@@ -108,7 +108,7 @@ def test_what_is_committed_meanwhile_is_not_seen(filled, model, monkeypatch):
     monkeypatch.setattr(foreign, "BLOCK_ROWS", 100)
     with filled.stored_vectors(model, include_missing=True) as stored:
         first = next(stored.blocks)
-        filled.record(model, [picture("/new.jpg", 5000)], gone=lambda _: False)
+        filled.record(model, [picture("/new.jpg", 5000)], gone=lambda *_: False)
         rest = list(stored.blocks)
     assert len(first.digests) + sum(len(block.digests) for block in rest) == stored.count == 1203
 

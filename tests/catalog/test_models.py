@@ -41,7 +41,7 @@ def models_of(catalog: Catalog) -> tuple[ModelRecord, ModelRecord]:
     return used, catalog.known_model(identity="b" * 64, name="next", dimension=DIMENSION)
 
 
-def never(_: str) -> bool:
+def never(_: str, _device: int | None) -> bool:
     return False
 
 

@@ -74,9 +74,56 @@ def test_the_json_holds_the_counts_and_the_skipped_files(run, photos, library_fo
         "embedded": 0,
         "unchanged": 0,
         "missing": 0,
+        "offline": 0,
         "skipped": [{"path": f"{photos}/empty.png", "reason": "the file is empty"}],
+        "purged": 0,
+        "cancelled": False,
     }
     assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_each_file_is_a_json_line_where_a_program_asks_for_them(run, photos, library_folder):
+    raw = os.fsencode(photos) + b"/caf\xe9.jpg"
+    shutil.copy(photos / "coffee.jpg", raw)
+    (photos / "empty.png").write_bytes(b"")
+    done = run("add", photos, "--library", library_folder, "--jsonl")
+    *lines, last = [json.loads(line) for line in done.stdout.splitlines()]
+    files = {line["path"]: line for line in lines if line["event"] == "file"}
+    assert len(files) == 10
+    assert files[f"{photos}/cat.jpg"]["outcome"] == "added"
+    assert files[f"{photos}/empty.png"]["reason"] == "the file is empty"
+    assert {files[os.fsdecode(raw)]["outcome"], files[f"{photos}/coffee.jpg"]["outcome"]} == {
+        "added",
+        "copy",
+    }
+    progress = [line for line in lines if line["event"] == "progress"]
+    assert progress[0] == {
+        "event": "progress",
+        "stage": "listing",
+        "done": 10,
+        "total": None,
+        "skipped": 0,
+    }
+    assert [progress[-1][name] for name in ("stage", "done", "total")] == ["embedding", 10, 10]
+    assert (last["event"], last["added"], last["found"]) == ("report", 8, 10)
+    assert (done.returncode, done.stderr) == (3, b"")
+    both = run("add", photos, "--library", library_folder, "--jsonl", "--json")
+    assert both.returncode == 2
+
+
+def test_thumbnails_are_kept_from_when_they_are_asked_for(run, photos, library_folder):
+    def thumbnails() -> int:
+        return sum(path.is_file() for path in library_folder.glob("thumbnails/**/*.webp"))
+
+    where = ("--library", library_folder)
+    run("add", photos / "cat.jpg", *where)
+    assert thumbnails() == 0
+    run("add", photos / "coffee.jpg", "--thumbnails", *where)
+    assert thumbnails() == 1
+    run("add", photos / "rocket.jpg", *where)
+    assert thumbnails() == 2
+    run("add", photos / "coins.png", "--no-thumbnails", *where)
+    assert thumbnails() == 2
 
 
 def test_a_missing_path_does_not_stop_the_others(run, photos, library_folder):

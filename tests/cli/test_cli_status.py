@@ -44,10 +44,14 @@ def test_the_json_holds_the_same(run, filled_library, encoder):
         "images": 8,
         "files": 8,
         "missing": 0,
+        "offline": 0,
         "skipped": 0,
+        "failed": 0,
+        "queued": 0,
         "folders": 1,
         "recipe": "exact",
         "vectors": 8,
+        "watcher": None,
     }
 
 
@@ -95,7 +99,18 @@ def test_every_command_has_help_and_is_listed(run):
     overview = os.fsdecode(run("--help").stdout)
     commands = overview.partition("Commands:\n")[2].split("\n")
     names = [line.split()[0] for line in commands if line]
-    assert names == ["add", "export", "models", "search", "status", "vectors"]
+    assert names == [
+        "add",
+        "export",
+        "failures",
+        "folders",
+        "models",
+        "purge",
+        "search",
+        "status",
+        "vectors",
+        "watch",
+    ]
     for name in names:
         done = CliRunner().invoke(main, [name, "--help"])
         assert done.exit_code == 0

@@ -105,7 +105,7 @@ def test_without_a_terminal_nothing_is_drawn(run, original_photos, library_folde
 def test_an_interrupt_keeps_what_was_done_and_the_next_run_completes_it(
     start, fill, many_photos, library_folder, number, code
 ):
-    folder = many_photos(130)
+    folder = many_photos(100)
     process = start("add", folder, "--workers", "1", "--library", library_folder)
     # The first commit has been made: the model is known from then on.
     wait_until((library_folder / "catalog.db-wal").exists, process)
@@ -113,12 +113,12 @@ def test_an_interrupt_keeps_what_was_done_and_the_next_run_completes_it(
     process.send_signal(number)
     output, error = process.communicate(timeout=60)
     before = images(library_folder)
-    assert 0 < before < 130
+    assert 0 < before < 100
     assert re.fullmatch(rb"added %d, moved 0, .*\n" % before, output)
     assert error == b"searchlib: interrupted; what was added is kept\n"
     assert process.returncode == code
     report = fill(folder)
-    assert (report.added, report.unchanged, report.skipped) == (130 - before, before, [])
+    assert (report.added, report.unchanged, report.skipped) == (100 - before, before, [])
 
 
 def wait_until(condition, process):
