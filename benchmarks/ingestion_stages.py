@@ -32,7 +32,7 @@ from searchlib.encoder import ImageEncoder
 from searchlib.images import open_file
 from searchlib.ingest import Report
 from searchlib.ingest.compare import Comparison
-from searchlib.ingest.place import gone, stat_of
+from searchlib.ingest.place import gone_from, stat_of
 from searchlib.ingest.walk import walk
 from searchlib.search import LiveIndex
 
@@ -102,7 +102,7 @@ def known_library(scratch: Path, jpegs: Sequence[bytes], count: int) -> tuple[Pa
             _as_read(path, folder, random.standard_normal(encoder.dimension, np.float32))
             for path in islice(written, _BATCH)
         ]:
-            catalog.record(model, batch, gone=gone)
+            catalog.record(model, batch, gone=gone_from)
         LiveIndex(catalog, model, library).refresh()
     finally:
         catalog.close()

@@ -10,8 +10,8 @@ _T = TypeVar("_T")
 _PER_STATEMENT = 500
 
 
-def chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
+def chunks(items: Iterable[_T], size: int = _PER_STATEMENT) -> Iterator[list[_T]]:
     """The items in lists that one statement can take."""
     iterator = iter(items)
-    while some := list(islice(iterator, _PER_STATEMENT)):
+    while some := list(islice(iterator, size)):
         yield some

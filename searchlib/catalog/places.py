@@ -7,7 +7,20 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from searchlib.catalog import models
 from searchlib.catalog.chunks import chunks
@@ -16,6 +29,8 @@ from searchlib.catalog.records import UNKNOWN_STAT, Failure, KnownFile, ModelRec
 from searchlib.catalog.schema import Change, Embedding, File, Image, table
 
 _FILE, _CHANGE = table(File), table(Change)
+# Three terms each; SQLite takes an expression of a thousand.
+_ROOTS = 100
 _WAS_WORKING = "it was being decoded when the process ended; it will be tried alone"
 
 
@@ -41,30 +56,21 @@ class Places:
             after: only those behind this path.
             limit: only so many of them.
         """
-        embedded = models.has_vector_of(model, File.image_id).label("embedded")
-        query = select(
-            _FILE.c.id,
-            _FILE.c.path,
-            _FILE.c.size,
-            _FILE.c.mtime_ns,
-            _FILE.c.inode,
-            _FILE.c.device,
-            _FILE.c.state,
-            _FILE.c.folder_id,
-            embedded,
-            _FILE.c.video,
-            _FILE.c.failure,
-            _FILE.c.reason,
-            _FILE.c.next_try,
-        ).where(_below(root))
+        query = _known(model).where(_below(root))
         if after is not None:
             query = query.where(_FILE.c.path > after)
         with self._database.reading() as connection:
             rows = connection.execute(query.order_by(_FILE.c.path).limit(limit))
-            return {
-                path: KnownFile(id, path, Stat(size, mtime_ns, inode, device), *others)
-                for id, path, size, mtime_ns, inode, device, *others in rows
-            }
+            return {row.path: _known_file(row) for row in rows}
+
+    def at(self, paths: Iterable[str], model: ModelRecord) -> dict[str, KnownFile]:
+        """The files at some absolute paths, by path; see `known` for the model."""
+        found = {}
+        with self._database.reading() as connection:
+            for some in chunks(paths):
+                for row in connection.execute(_known(model).where(_FILE.c.path.in_(some))):
+                    found[row.path] = _known_file(row)
+        return found
 
     def mark_present(self, model: ModelRecord, file_ids: Iterable[int]) -> None:
         """Mark files as being where they were again.
@@ -190,8 +196,7 @@ class Places:
         now = time.time()
         count = 0
         with self._database.writing() as connection:
-            # An expression must not be too deep, so long lists come in pieces.
-            for some in chunks(paths) if paths is not None else [None]:
+            for some in chunks(paths, _ROOTS) if paths is not None else [None]:
                 here = failed if some is None else and_(failed, or_(*map(_below, some)))
                 changed = connection.execute(update(File).where(here).values(next_try=now))
                 count += changed.rowcount
@@ -228,6 +233,29 @@ class Places:
             newest = select(func.max(Image.id)).scalar_subquery()
             connection.execute(delete(Image).where(Image.id.in_(orphans), Image.id < newest))
         return Purged(len(rows), tuple(orphans.values()))
+
+
+def _known(model: ModelRecord) -> Select[Any]:
+    return select(
+        _FILE.c.id,
+        _FILE.c.path,
+        _FILE.c.size,
+        _FILE.c.mtime_ns,
+        _FILE.c.inode,
+        _FILE.c.device,
+        _FILE.c.state,
+        _FILE.c.folder_id,
+        models.has_vector_of(model, File.image_id).label("embedded"),
+        _FILE.c.video,
+        _FILE.c.failure,
+        _FILE.c.reason,
+        _FILE.c.next_try,
+    )
+
+
+def _known_file(row: Row[Any]) -> KnownFile:
+    id, path, size, mtime_ns, inode, device, *others = row
+    return KnownFile(id, path, Stat(size, mtime_ns, inode, device), *others)
 
 
 def _below(root: str) -> ColumnElement[bool]:

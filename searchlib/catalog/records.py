@@ -72,6 +72,11 @@ class KnownFile:
     reason: str | None = None
     next_try: float | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing has to be done while the file stays as it is."""
+        return self.state == "present" and self.embedded and self.failure is None
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -81,7 +81,8 @@ def _counting_bar(per_second: str) -> Iterator[Callable[[Counted], None]]:
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        # What is said meanwhile comes out above the bar as it is: no colours, no breaks in a path.
+        console=Console(stderr=True, highlight=False, soft_wrap=True),
         transient=True,
     )
     with bar:

@@ -188,6 +188,7 @@ class _Teller:
                 self._scan(event)
             case "progress":
                 self._total = event.total
+                self._show()
             case "file":
                 self._file(event)
             case "missing":
@@ -214,6 +215,10 @@ class _Teller:
             self._complain(event)
         else:
             self._said.pop(("skipped", event.path), None)
+        self._show()
+
+    def _show(self) -> None:
+        """How far the files of a scan are; what changes later is soon done, and has no bar."""
         if self._draw is not None:
             from searchlib import Progress
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -46,6 +49,47 @@ def start(environment: dict[str, str], launch: list[str]) -> Iterator[Callable[.
     for process in started:
         with process:
             process.kill()
+
+
+@pytest.fixture
+def on_a_terminal(
+    environment: dict[str, str], launch: list[str]
+) -> Callable[..., tuple[int, bytes, bytes]]:
+    """Runs the command at a terminal; gives its exit code, stdout (a pipe) and the drawing.
+
+    Args:
+        arguments: of the command line.
+        typed: what somebody types on the keyboard.
+    """
+
+    def on_a_terminal(*arguments: str | Path, typed: bytes = b"") -> tuple[int, bytes, bytes]:
+        ours, theirs = pty.openpty()
+        os.write(ours, typed)
+        process = subprocess.Popen(
+            [*launch, *arguments],
+            env={**environment, "TERM": "xterm", "COLUMNS": "300"},
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        drawn = bytearray()
+        while True:
+            select.select([ours], [], [], 60)
+            try:
+                piece = os.read(ours, 65536)
+            except OSError:  # what Linux gives where the other end is closed
+                piece = b""
+            if not piece:
+                break
+            drawn += piece
+        os.close(ours)
+        with process:
+            assert process.stdout is not None
+            output = process.stdout.read()
+        return process.returncode, output, bytes(drawn)
+
+    return on_a_terminal
 
 
 class Watching:

@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import pty
 import sqlite3
-import subprocess
 
 import pytest
 
@@ -36,18 +34,6 @@ def counts(run, folder) -> tuple[int, int]:
     return status["missing"], status["vectors"]
 
 
-def answered(launch, environment, answer: bytes, *arguments) -> tuple[int, bytes, bytes]:
-    """Runs the command with somebody at the keyboard; gives its exit code, stdout and stderr."""
-    ours, theirs = pty.openpty()
-    os.write(ours, answer)
-    done = subprocess.run(
-        [*launch, *arguments], env=environment, stdin=theirs, capture_output=True, check=False
-    )
-    os.close(theirs)
-    os.close(ours)
-    return done.returncode, done.stdout, done.stderr
-
-
 def test_nothing_is_given_up_where_nobody_can_be_asked(run, lacking):
     done = run("purge", "--library", lacking)
     assert (done.returncode, done.stdout) == (2, b"")
@@ -72,15 +58,14 @@ def test_what_is_missing_for_less_stays(run, lacking):
     assert counts(run, lacking) == (1, 7)
 
 
-def test_on_a_terminal_it_asks_first(run, launch, environment, lacking):
+def test_on_a_terminal_it_asks_first(run, on_a_terminal, lacking):
     arguments = ("purge", "--older-than", "5", "--library", lacking)
-    code, output, error = answered(launch, environment, b"n\n", *arguments)
+    code, output, shown = on_a_terminal(*arguments, typed=b"n\n")
     assert (code, output) == (1, b"")
-    assert error.endswith(b"nothing was given up\n")
-    question = b"2 files are missing; give up those missing for more than 5 days? [y/N]: "
-    assert error.startswith(question)
+    assert b"2 files are missing; give up those missing for more than 5 days? [y/N]: " in shown
+    assert shown.endswith(b"nothing was given up\r\n")
     assert counts(run, lacking) == (2, 8)
-    code, output, _ = answered(launch, environment, b"y\n", *arguments)
+    code, output, _ = on_a_terminal(*arguments, typed=b"y\n")
     assert (code, output) == (0, b"1 file is given up, 1 still missing\n")
     assert counts(run, lacking) == (1, 7)
 

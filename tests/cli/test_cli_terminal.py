@@ -1,9 +1,7 @@
 """The command among other programs: terminals, pipes, signals, and what it loads."""
 
 import os
-import pty
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -49,41 +47,12 @@ with signals.stopping() as stop:
 """
 
 
-def on_a_terminal(launch, environment, *arguments):
-    """Runs the command with a terminal for stderr; gives its exit code, stdout and the drawing."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*launch, *arguments],
-        env={**environment, "TERM": "xterm", "COLUMNS": "100"},
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    drawn = bytearray()
-    while True:
-        select.select([ours], [], [], 60)
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # what Linux gives where the other end is closed
-            piece = b""
-        if not piece:
-            break
-        drawn += piece
-    os.close(ours)
-    with process:
-        assert process.stdout is not None
-        output = process.stdout.read()
-    return process.returncode, output, bytes(drawn)
-
-
 def test_a_terminal_shows_progress_and_keeps_only_the_summary(
-    launch, environment, many_photos, library_folder
+    on_a_terminal, many_photos, library_folder
 ):
     folder = many_photos(30)
     (folder / "letter.jpg").write_text("Dear diary")
-    code, output, drawn = on_a_terminal(
-        launch, environment, "add", folder, "--library", library_folder
-    )
+    code, output, drawn = on_a_terminal("add", folder, "--library", library_folder)
     assert code == 3
     assert re.fullmatch(rb"added 30, .*skipped 1 in \d+\.\d s .*\n", output)
     assert b"embedding" in drawn

@@ -270,3 +270,20 @@ def test_events_that_cannot_be_written_end_it_in_a_line(run, photos, library_fol
         done = run("watch", photos, "--json", "--library", library_folder, stdout=full)
     assert done.returncode == 2
     assert done.stderr == b"searchlib: the output: No space left on device\n"
+
+
+def test_on_a_terminal_a_bar_shows_how_far_the_first_scan_is(
+    on_a_terminal, many_photos, library_folder
+):
+    folder = many_photos(30)
+    (folder / "letter.jpg").write_text("Dear diary")
+    code, output, drawn = on_a_terminal("watch", folder, "--once", "--library", library_folder)
+    assert code == 3
+    assert plain(output) == "added 30, moved 0, unchanged 0, skipped 1 in S s (R images/s)\n"
+    assert b"embedding" in drawn
+    lines = re.split(rb"\r\n|\x1b\[2K", drawn)
+    assert os.fsencode(f"scanned {folder}: 31 pictures") in lines
+    assert (
+        os.fsencode(f"skipped {folder}/letter.jpg: not an image: no decoder knows its first bytes")
+        in lines
+    )
