@@ -254,8 +254,18 @@ def _known(model: ModelRecord) -> Select[Any]:
 
 
 def _known_file(row: Row[Any]) -> KnownFile:
-    id, path, size, mtime_ns, inode, device, *others = row
-    return KnownFile(id, path, Stat(size, mtime_ns, inode, device), *others)
+    return KnownFile(
+        row.id,
+        row.path,
+        Stat(row.size, row.mtime_ns, row.inode, row.device),
+        row.state,
+        row.folder_id,
+        row.embedded,
+        row.video,
+        row.failure,
+        row.reason,
+        row.next_try,
+    )
 
 
 def _below(root: str) -> ColumnElement[bool]:
