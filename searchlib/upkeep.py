@@ -147,13 +147,20 @@ class Upkeep:
     def purge(self, *, older_than_days: float = 0.0) -> int:
         """Give up files that are missing, and images with their last one; says how many files.
 
+        Images whose last file was edited go as well.
+
         Args:
             older_than_days: only what is missing for longer; the grace time ends for the others.
 
         Raises:
             LibraryError: the library cannot be written.
         """
-        return purge(self._catalog, self.folder / THUMBNAILS, older_than_days=older_than_days)
+        return purge(
+            self._catalog,
+            self.folder / THUMBNAILS,
+            older_than_days=older_than_days,
+            thorough=True,
+        )
 
     def folders(self) -> list[FolderRecord]:
         """The folders that were added or registered, by path, with their rules."""

@@ -9,8 +9,6 @@ branch_labels = None
 depends_on = None
 
 ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-FOLDER_COLUMNS = ("watched", "recursive", "follow_links", "include", "exclude", "marker", "events")
-FILE_COLUMNS = ("device", "missing_since", "video", "failure", "attempts", "next_try")
 
 
 def upgrade() -> None:
@@ -58,6 +56,13 @@ def upgrade() -> None:
         ["failure"],
         sqlite_where=sa.text("failure IS NOT NULL"),
         postgresql_where=sa.text("failure IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_file_missing_since",
+        "file",
+        ["missing_since"],
+        sqlite_where=sa.text("missing_since IS NOT NULL"),
+        postgresql_where=sa.text("missing_since IS NOT NULL"),
     )
     op.create_table(
         "dirty",

@@ -208,31 +208,50 @@ class Places:
         An image goes with its last place, and its vectors of all models with it. Call it again
         until it gives up nothing.
         """
-        gone = and_(File.state == "missing", File.missing_since < missing_before)
+        # By the time alone, for which there is an index; none but a missing file has one.
+        gone = File.missing_since < missing_before
         with self._database.writing() as connection:
             rows = connection.execute(select(File.id, File.image_id).where(gone).limit(limit)).all()
             connection.execute(delete(File).where(File.id.in_([row.id for row in rows])))
-            candidates = {row.image_id for row in rows if row.image_id is not None}
-            orphans: dict[int, bytes] = dict(
-                connection.execute(
-                    select(Image.id, Image.digest).where(
-                        Image.id.in_(candidates), ~exists().where(File.image_id == Image.id)
-                    )
-                ).all()
+            images = Image.id.in_({row.image_id for row in rows if row.image_id is not None})
+            return Purged(len(rows), _give_up(connection, images, limit))
+
+    def purge_replaced(self, *, added_before: float, limit: int = 1000) -> Purged:
+        """Give up some images that no file holds any more, for all were edited or broke.
+
+        Call it again until it gives up nothing. It looks at all images, so not after each change.
+        """
+        with self._database.writing() as connection:
+            return Purged(0, _give_up(connection, Image.added_at < added_before, limit))
+
+
+def _give_up(connection: Connection, which: ColumnElement[bool], limit: int) -> tuple[bytes, ...]:
+    """Delete those of some images that have no place, and their vectors; gives their digests."""
+    orphans: dict[int, bytes] = dict(
+        connection.execute(
+            select(Image.id, Image.digest)
+            .where(
+                which,
+                ~exists().where(File.image_id == Image.id),
+                # The newest image keeps its row, or the next one would get its id.
+                or_(
+                    Image.id < select(func.max(Image.id)).scalar_subquery(),
+                    exists().where(Embedding.image_id == Image.id),
+                ),
             )
-            vectors = connection.execute(
-                select(Embedding.image_id, Embedding.model_id).where(
-                    Embedding.image_id.in_(orphans)
-                )
-            ).all()
-            if vectors:
-                changes: list[dict[str, Any]] = [dict(row._mapping) for row in vectors]
-                connection.execute(delete(Embedding).where(Embedding.image_id.in_(orphans)))
-                connection.execute(_CHANGE.insert(), changes)
-            # The newest image keeps its row, or the next one would get its id.
-            newest = select(func.max(Image.id)).scalar_subquery()
-            connection.execute(delete(Image).where(Image.id.in_(orphans), Image.id < newest))
-        return Purged(len(rows), tuple(orphans.values()))
+            .limit(limit)
+        ).all()
+    )
+    vectors = connection.execute(
+        select(Embedding.image_id, Embedding.model_id).where(Embedding.image_id.in_(orphans))
+    ).all()
+    if vectors:
+        changes: list[dict[str, Any]] = [dict(row._mapping) for row in vectors]
+        connection.execute(delete(Embedding).where(Embedding.image_id.in_(orphans)))
+        connection.execute(_CHANGE.insert(), changes)
+    newest = select(func.max(Image.id)).scalar_subquery()
+    connection.execute(delete(Image).where(Image.id.in_(orphans), Image.id < newest))
+    return tuple(orphans.values())
 
 
 def _known(model: ModelRecord) -> Select[Any]:

@@ -133,6 +133,12 @@ class File(Base):
             sqlite_where=text("failure IS NOT NULL"),
             postgresql_where=text("failure IS NOT NULL"),
         ),
+        Index(
+            "ix_file_missing_since",
+            "missing_since",
+            sqlite_where=text("missing_since IS NOT NULL"),
+            postgresql_where=text("missing_since IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)

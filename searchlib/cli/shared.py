@@ -98,7 +98,8 @@ def open_library(folder: Path | None, *, create: bool = False) -> Library:
 
 def say(line: str) -> None:
     """A line for a person, on stderr."""
-    click.echo(line, err=True)
+    # click's own stderr would write into a bar that is being drawn; this one is the bar's then.
+    click.echo(line, file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -132,15 +133,16 @@ def _one_line(text: str) -> str:
     return printable(text)
 
 
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"searchlib: {record.levelname.lower()}: {_one_line(record.getMessage())}"
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            say(f"searchlib: {record.levelname.lower()}: {_one_line(record.getMessage())}")
+        except Exception:  # what cannot be said is no reason to stop
+            self.handleError(record)
 
 
 def _set_up_logging(_ctx: click.Context, _option: click.Parameter, verbose: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
     logger = logging.getLogger("searchlib")
-    logger.handlers[:] = [handler]
+    logger.handlers[:] = [_Said()]
     logger.propagate = False
     logger.setLevel(logging.INFO if verbose else logging.WARNING)

@@ -128,16 +128,31 @@ def judge_absent(comparison: Comparison, folders: Iterable[FolderRecord], report
         report.skip(folder, offline_words(files))
 
 
-def purge(catalog: Catalog, thumbnails: Path | None, *, older_than_days: float) -> int:
-    """Give up what is missing for longer than some days, and say how many files that were."""
+def purge(
+    catalog: Catalog, thumbnails: Path | None, *, older_than_days: float, thorough: bool = False
+) -> int:
+    """Give up what is missing for longer than some days, and say how many files that were.
+
+    Args:
+        catalog: of the library.
+        thumbnails: the folder of them, None for none.
+        older_than_days: the grace time.
+        thorough: also give up images that no file holds any more since it was edited.
+    """
     before = time.time() - older_than_days * _DAY_SECONDS
     files = 0
     while (purged := catalog.places.purge(missing_before=before)).files:
         files += purged.files
-        for digest in purged.digests if thumbnails is not None else ():
-            assert thumbnails is not None
-            remove_thumbnail(thumbnails, digest)
+        _remove_thumbnails(thumbnails, purged.digests)
+    while thorough and (purged := catalog.places.purge_replaced(added_before=before)).digests:
+        _remove_thumbnails(thumbnails, purged.digests)
     return files
+
+
+def _remove_thumbnails(thumbnails: Path | None, digests: Iterable[bytes]) -> None:
+    if thumbnails is not None:
+        for digest in digests:
+            remove_thumbnail(thumbnails, digest)
 
 
 def _fill(

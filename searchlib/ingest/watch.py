@@ -382,7 +382,10 @@ class Watcher:
             return False
         self._next_purge = time.monotonic() + _PURGE_SECONDS
         self._report.purged += purge(
-            self._catalog, self._handling.thumbnails, older_than_days=self._rules.grace_days
+            self._catalog,
+            self._handling.thumbnails,
+            older_than_days=self._rules.grace_days,
+            thorough=True,
         )
         return True
 

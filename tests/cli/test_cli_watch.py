@@ -282,7 +282,6 @@ def test_on_a_terminal_a_bar_shows_how_far_the_first_scan_is(
     assert plain(output) == "added 30, moved 0, unchanged 0, skipped 1 in S s (R images/s)\n"
     assert b"embedding" in drawn
     lines = re.split(rb"\r\n|\x1b\[2K", drawn)
-    print([l for l in lines if b"scanned" in l or b"skipped" in l or "━".encode() not in l])
     assert os.fsencode(f"scanned {folder}: 31 pictures") in lines
     assert (
         os.fsencode(f"skipped {folder}/letter.jpg: not an image: no decoder knows its first bytes")

@@ -37,7 +37,9 @@ def assert_whole(folder: Path) -> None:
             "WHERE state = 'present' AND vector IS NULL"
         )
         assert database.execute(without).fetchone() == (0,)
-        unlogged = "SELECT count(*) FROM embedding WHERE image_id NOT IN (SELECT image_id FROM change)"
+        unlogged = (
+            "SELECT count(*) FROM embedding WHERE image_id NOT IN (SELECT image_id FROM change)"
+        )
         assert database.execute(unlogged).fetchone() == (0,)
 
 
@@ -48,12 +50,11 @@ def test_a_watch_that_is_killed_again_and_again_loses_nothing(quick, root, watch
         running = watch(quick, root)
         match kills % 3:
             case 0:  # as it starts: while it opens, scans, or takes in what was left
-                running.process.stdout  # noqa: B018
                 time.sleep(chance.uniform(0.3, 2.0))
             case 1:  # somewhere in the flow of events
                 running.wait_events(chance.randint(3, 80))
             case 2:  # when it has caught up with the disk, and as it goes on from there
-                running.wait_idle()
+                running.wait_events(chance.randint(3, 30))
                 writer.pause()
                 truth = running.until_equals_disk([root], quick.encoder)
                 assert truth.changes >= embedded, "changes of the vector set were lost"
