@@ -57,20 +57,27 @@ class Places:
             after: only those behind this path.
             limit: only so many of them.
         """
-        query = _known(model).where(_below(root))
-        if after is not None:
-            query = query.where(_FILE.c.path > after)
+        below = root.rstrip(os.sep)
+        # One lower bound, for SQLite starts at no more than one; what lies between the folder and
+        # the separator, its namesakes with something behind, is filtered out.
+        query = _known(model).where(
+            _FILE.c.path >= root if after is None else _FILE.c.path > after,
+            _FILE.c.path < below + chr(ord(os.sep) + 1),
+            or_(_FILE.c.path == root, _FILE.c.path >= below + os.sep),
+        )
         with self._database.reading() as connection:
             rows = connection.execute(query.order_by(_FILE.c.path).limit(limit))
-            return {row.path: _known_file(row) for row in rows}
+            return {known.path: known for known in map(_known_file, rows)}
 
     def at(self, paths: Iterable[str], model: ModelRecord) -> dict[str, KnownFile]:
         """The files at some absolute paths, by path; see `known` for the model."""
         found = {}
         with self._database.reading() as connection:
             for some in chunks(paths):
-                for row in connection.execute(_known(model).where(_FILE.c.path.in_(some))):
-                    found[row.path] = _known_file(row)
+                for known in map(
+                    _known_file, connection.execute(_known(model).where(_FILE.c.path.in_(some)))
+                ):
+                    found[known.path] = known
         return found
 
     def mark_present(self, model: ModelRecord, file_ids: Iterable[int]) -> None:
@@ -274,18 +281,9 @@ def _known(model: ModelRecord) -> Select[Any]:
 
 
 def _known_file(row: Row[Any]) -> KnownFile:
-    return KnownFile(
-        row.id,
-        row.path,
-        Stat(row.size, row.mtime_ns, row.inode, row.device),
-        row.state,
-        row.folder_id,
-        row.embedded,
-        row.video,
-        row.failure,
-        row.reason,
-        row.next_try,
-    )
+    # By place: asked by name, a row of many takes as long as all else that is done with it.
+    id, path, size, mtime_ns, inode, device, *others = tuple(row)
+    return KnownFile(id, path, Stat(size, mtime_ns, inode, device), *others)
 
 
 def _below(root: str) -> ColumnElement[bool]:

@@ -142,7 +142,7 @@ def watch(
             )
     if as_json:
         shared.print_json_line({"event": "report", **report_as_json(report)})
-    else:
+    elif once:
         click.echo(summary(report))
     if not once:
         return
@@ -166,6 +166,7 @@ class _Teller:
         self._bar = ExitStack()
         self._draw: Callable[[Counted], None] | None = None
         self._outcomes: Counter[str] = Counter()
+        self._done = 0
         self._total: int | None = None
         self._scanned: set[str | None] = set()
         self._said: dict[tuple[str, str | None], str | None] = {}
@@ -186,8 +187,8 @@ class _Teller:
                 self._draw = self._bar.enter_context(counting())
             case "scanned":
                 self._scan(event)
-            case "progress":
-                self._total = event.total
+            case "progress" if event.total is not None:
+                self._done, self._total = event.count or 0, event.total
                 self._show()
             case "file":
                 self._file(event)
@@ -200,6 +201,9 @@ class _Teller:
                 self._complain(event)
             case "idle":
                 self._sum_up()
+            case "stopped" if not self._once:
+                self._sum_up()
+                shared.say("stopped")
 
     def _scan(self, event: WatchEvent) -> None:
         if event.path not in self._scanned:
@@ -210,11 +214,12 @@ class _Teller:
 
     def _file(self, event: WatchEvent) -> None:
         assert event.outcome is not None
-        self._outcomes[event.outcome] += 1
-        if event.outcome == "skipped":
-            self._complain(event)
-        else:
+        if event.outcome != "skipped":
             self._said.pop(("skipped", event.path), None)
+            self._outcomes[event.outcome] += 1
+        elif self._complain(event):
+            self._outcomes["skipped"] += 1
+        self._done += 1
         self._show()
 
     def _show(self) -> None:
@@ -222,19 +227,22 @@ class _Teller:
         if self._draw is not None:
             from searchlib import Progress
 
-            done, skipped = self._outcomes.total(), self._outcomes["skipped"]
-            self._draw(Progress("embedding", done, self._total, skipped))
+            skipped = self._outcomes["skipped"]
+            self._draw(Progress("embedding", self._done, self._total, skipped))
 
-    def _complain(self, event: WatchEvent) -> None:
-        """In a line, and not again at each scan that finds the same."""
+    def _complain(self, event: WatchEvent) -> bool:
+        """In a line, and not again at each scan that finds the same; says whether it is new."""
         word = event.outcome or event.kind
-        if self._said.get((word, event.path)) != event.reason:
-            self._said[word, event.path] = event.reason
-            shared.say(f"{word} {_path(event)}: {event.reason}")
+        if self._said.get((word, event.path)) == event.reason:
+            return False
+        self._said[word, event.path] = event.reason
+        shared.say(f"{word} {_path(event)}: {event.reason}")
+        return True
 
     def _sum_up(self) -> None:
         self._bar.close()
         self._draw = self._total = None
+        self._done = 0
         words = [f"{outcome} {count}" for outcome, count in sorted(self._outcomes.items())]
         self._outcomes.clear()
         if words and not self._once:

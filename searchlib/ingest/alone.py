@@ -32,7 +32,7 @@ from PIL import Image
 
 from searchlib.catalog import ReadFile, SkippedFile
 from searchlib.encoder import ImageEncoder, ModelCard
-from searchlib.errors import EncoderError
+from searchlib.errors import EncoderError, OutputError
 from searchlib.images import printable
 from searchlib.ingest.read import read_file
 from searchlib.ingest.walk import Found
@@ -308,7 +308,9 @@ def _outcome(request: _Request, out: int) -> _Outcome:
     with encoder.for_throughput(1):
         try:
             # All that the encoder will ever take is taken at its first picture.
-            encoder.embed(Image.new("RGB", (64, 64)))
+            encoder.embed(Image.linear_gradient("L").convert("RGB"))
+        except OutputError:
+            pass  # not every model has a vector for any picture
         except EncoderError as error:
             return error
         _limit_space(request.memory_bytes + _PIXEL_BYTES * request.max_pixels)

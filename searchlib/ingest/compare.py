@@ -25,7 +25,7 @@ from searchlib.images import live_video
 from searchlib.ingest.absent import Absent, is_below, is_marked
 from searchlib.ingest.place import gone, gone_from, is_spelled_so, stat_at
 from searchlib.ingest.report import Report
-from searchlib.ingest.walk import Found, Unlisted, walk
+from searchlib.ingest.walk import DEAD_LINK, Found, Unlisted, walk
 
 logger = logging.getLogger(__name__)
 
@@ -169,8 +169,13 @@ class Comparison:
         if gone(path):
             before = len(self.absent)
             self.lost(path)
-            if len(self.absent) == before:
+            if len(self.absent) > before:
+                return
+            if not os.path.islink(path):
                 self._report.skip(path, "there is no such file or folder")
+            else:
+                self._cannot_look(Unlisted(path, DEAD_LINK), None, None)
+                self.flush()
             return
         if isinstance(error, OSError):
             known = self._catalog.places.known(path, self._model, limit=1).get(path)
@@ -242,7 +247,7 @@ class Comparison:
             return
         if gone(known.path):
             self.absent.add(known)
-        elif known.folder_id == folder.id:
+        elif known.folder_id == folder.id and (self._met is None or known.path not in self._met):
             # It exists, but the folder does not count it any more: it was excluded, or it has its
             # name in another spelling, which the file system takes for the same.
             self.absent.add_left_out(known)

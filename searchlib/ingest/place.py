@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 import unicodedata
-from dataclasses import replace
 
 from searchlib.catalog import Facts, Stat
 from searchlib.images import ImageFacts, OpenedFile
@@ -32,7 +31,7 @@ def stat_at(path: str) -> Stat:
         status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    return replace(stat_of(status), device=signed(here.st_dev))
+    return Stat(status.st_size, status.st_mtime_ns, signed(status.st_ino), signed(here.st_dev))
 
 
 def stat_of_opened(opened: OpenedFile) -> Stat:

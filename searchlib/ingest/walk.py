@@ -11,6 +11,8 @@ from searchlib.images import is_image_name, kind_of, live_video
 from searchlib.ingest.ignore import Ignore
 from searchlib.ingest.place import stat_at
 
+DEAD_LINK = "is a link to a file that does not exist"
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -129,10 +131,11 @@ class _Folder:
         except FileNotFoundError:
             if not os.path.islink(path):
                 return None  # gone since the folder was listed
-            return Unlisted(path, "is a link to a file that does not exist")
+            return Unlisted(path, DEAD_LINK)
         except OSError as error:
             return Unlisted(path, f"cannot be read: {error.strerror}")
-        return Found(path, found, self._folder, live_video(path, self._names))
+        video = live_video(path, self._names) if self._names else None
+        return Found(path, found, self._folder, video)
 
 
 def rules_at(folder: FolderRecord, path: str) -> Ignore:

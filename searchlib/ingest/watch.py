@@ -130,6 +130,7 @@ class Watcher:
         self._absent: list[tuple[Comparison, list[FolderRecord]]] = []
         self._next_retry = self._next_purge = 0.0
         self._idle = False
+        self._since_idle = 0
 
     def run(self, *, once: bool) -> Report:
         """Watch until it is stopped, or until all is dealt with once.
@@ -214,6 +215,7 @@ class Watcher:
         if not waiting and not self._idle:
             self._save_index()
             self._idle = True
+            self._since_idle = 0
             self._tell(WatchEvent("idle"))
         self._beat("settling" if waiting else "watching")
         self._wait()
@@ -307,10 +309,12 @@ class Watcher:
         intake = Intake(self._catalog, now.encoder, now.model, self._handling, self._working)
         for result in intake.run(files, stopped=self._stop.is_set):
             self._count(result)
+            self._since_idle += 1
             self._beat("embedding")
         left = len(self._spool)
         if left:
-            self._tell(WatchEvent("progress", count=left))
+            done = self._since_idle
+            self._tell(WatchEvent("progress", count=done, total=done + left))
 
     def _count(self, result: FileResult) -> None:
         self._report.count(result)

@@ -19,6 +19,7 @@ from searchlib.catalog import (
     KnownFile,
     ModelRecord,
     NewContent,
+    Purged,
     ReadFile,
     SkippedFile,
     Stat,
@@ -473,6 +474,28 @@ def test_an_image_that_was_given_up_comes_back_and_no_other_gets_its_id(
     assert ids[digest(1).hex()] == 1
     assert ids[digest(3).hex()] != 2
     assert len(LiveIndex(catalog, model, catalog.database.folder)) == 3
+
+
+def test_an_image_that_no_file_holds_since_it_was_edited_is_given_up_by_its_age(
+    catalog: Catalog, model: ModelRecord
+) -> None:
+    put(catalog, model, *(picture(f"/{n}.jpg", n) for n in range(4)))
+    put(catalog, model, picture("/0.jpg", 10), picture("/1.jpg", 11), picture("/3.jpg", 13))
+    put(catalog, model, skipped("/3.jpg", "content"), picture("/copy.jpg", 1))
+    seq = catalog.last_seq(model)
+    with catalog.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE image SET added_at = 5 WHERE id < 4")
+    assert catalog.places.purge_replaced(added_before=5).digests == ()
+    assert catalog.places.purge_replaced(added_before=6, limit=10) == Purged(0, (digest(0),))
+    assert catalog.places.purge_replaced(added_before=6).digests == ()
+    assert catalog.changes(model, after=seq).removed.tolist() == [1]
+    # The third was replaced as well, and later.
+    assert catalog.places.purge_replaced(added_before=time.time() + 1).digests == (digest(3),)
+    assert sorted(catalog.places.known("/", model)) == [
+        *(f"/{n}.jpg" for n in range(4)),
+        "/copy.jpg",
+    ]
+    assert all(catalog.has_vector(digest(n), model) for n in (1, 2, 10, 11, 13))
 
 
 @settings(max_examples=20, deadline=None)

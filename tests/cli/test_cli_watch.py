@@ -54,20 +54,22 @@ def test_what_changes_is_told_as_json_lines_and_sigterm_ends_it(
 
 def test_a_person_is_told_little_and_ends_it_by_ctrl_c(start, photos, library_folder):
     (photos / "letter.jpg").write_text("Dear diary")
-    process = start("watch", photos, "--settle", "0.1", "--library", library_folder)
+    # Each scan finds the letter again; it is said once.
+    process = start(
+        "watch", photos, "--settle", "0.1", "--rescan", "0.2", "--library", library_folder
+    )
     # The first line on stdout is the sum of the first scan.
     assert process.stdout.readline() == b"added 8, skipped 1\n"
     (photos / "cat.jpg").unlink()
     assert process.stdout.readline() == b"missing 1\n"
     process.send_signal(signal.SIGINT)
     output, error = process.communicate(timeout=60)
-    assert (
-        plain(output) == "added 8, moved 0, unchanged 0, missing 1, skipped 1 in S s (R images/s)\n"
-    )
+    assert output == b""
     assert plain(error) == (
         "watching 1 folder; Ctrl-C stops\n"
         f"scanned {photos}: 9 pictures\n"
         f"skipped {photos}/letter.jpg: not an image: no decoder knows its first bytes\n"
+        "stopped\n"
     )
     assert process.returncode == 0
 
@@ -162,7 +164,7 @@ def test_registered_folders_are_listed_with_their_rules_and_removed(
     drive.mkdir()
     run(
         "watch", drive, "--once", "--no-recursive", "--follow-links", "--include", "*.jpg",
-        "--exclude", "a\n*", "--marker", "here", "--events", "no", *where,
+        "--exclude", "a", "--exclude", "b\n*", "--marker", "here", "--events", "no", *where,
     )  # fmt: skip
     run("watch", photos, "--once", *where)
     listed = run("folders", *where)
@@ -170,7 +172,7 @@ def test_registered_folders_are_listed_with_their_rules_and_removed(
         [
             f"added    {original_photos}",
             f"watched  {drive}  not the folders below, links to folders followed, include *.jpg, "
-            "exclude a, exclude *, marker here, events no",
+            "exclude a, exclude b\\n*, marker here, events no",
             f"watched  {photos}",
         ]
     )
@@ -180,7 +182,7 @@ def test_registered_folders_are_listed_with_their_rules_and_removed(
         "recursive": False,
         "follow_links": True,
         "include": ["*.jpg"],
-        "exclude": ["a", "*"],
+        "exclude": ["a", "b\n*"],
         "marker": "here",
         "events": "no",
         "watched": True,

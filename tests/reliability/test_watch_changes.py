@@ -36,9 +36,7 @@ Change = Callable[[Path], None]
 
 
 def move(root: Path) -> None:
-    (root / "00.jpg" if (root / "00.jpg").exists() else root / "a" / "00.png").rename(
-        root / "b" / "new name.png"
-    )
+    (root / "a" / "00.png").rename(root / "b" / "new name.png")
 
 
 def rename_folder(root: Path) -> None:
@@ -100,7 +98,10 @@ def delete_and_restore(root: Path) -> None:
 
 
 def touch(root: Path) -> None:
-    os.utime(root / "a" / "00.png", (1, 1))
+    # As whoever writes the same bytes again and gives them their old time: without a write, the
+    # kernel tells of no close, and the next scan notes the time.
+    with (root / "a" / "00.png").open("ab") as file:
+        os.utime(file.fileno(), (1, 1))
 
 
 def folder_of_that_name(root: Path) -> None:
@@ -128,9 +129,8 @@ def test_moves_copies_links_and_deletes_need_no_vector(quick, filled, watched):
     shutil.copytree(filled, backup, symlinks=True)
     for change in NEEDS_NO_MODEL:
         change(filled)
-        broken = [filled / "nowhere.png"] if change is soft_link else ()
         try:
-            after = watched.until_equals_disk([filled], quick.encoder, failing=broken)
+            after = watched.until_equals_disk([filled], quick.encoder)
         except AssertionError as error:
             raise AssertionError(f"{change.__name__}: {error}") from error
         assert after.changes == before.changes, change.__name__
@@ -255,8 +255,6 @@ def test_folders_renamed_again_and_again_during_a_scan(quick, root, watch, watch
     (root / "all").rename(root / "everything")
     truth = running.until_equals_disk([root], quick.encoder)
     assert (len(truth.present), truth.changes) == (count, count)
-    missing = running.process
-    assert missing.poll() is None
     running.terminate()
 
 

@@ -22,7 +22,7 @@ from tests.truth import Truth, assert_equals_disk
 
 FULL = os.environ.get("SEARCHLIB_RELIABILITY") == "full"
 SEED = int(os.environ.get("SEARCHLIB_KILL_SEED", "1"))
-PATIENCE = 900.0 if FULL else 120.0
+PATIENCE = float(os.environ.get("SEARCHLIB_PATIENCE", "900" if FULL else "120"))
 WRITERS = Path(__file__).with_name("writers.py")
 
 

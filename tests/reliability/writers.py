@@ -162,7 +162,8 @@ def _upset_once(root: Path, chance: random.Random, number: int) -> None:
         case "delete" if files:
             one.unlink()
         case "touch" if files:
-            os.utime(one, ns=(chance.randrange(10**18), chance.randrange(10**18)))
+            with one.open("ab") as file:
+                os.utime(file.fileno(), ns=(chance.randrange(10**18), chance.randrange(10**18)))
         case "folder" if folders:
             target = root / f"moved-{number % 7}"
             if not target.exists():
