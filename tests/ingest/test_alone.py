@@ -354,7 +354,7 @@ def test_a_process_that_ends_before_the_encoder_works_is_no_fault_of_the_file(
     folder.mkdir()
     # At the first picture that is embedded, which is not the file.
     (folder / "sitecustomize.py").write_text(
-        "import os, PIL.Image\nPIL.Image.new = lambda *_: os.abort()\n"
+        "import os, PIL.Image\nPIL.Image.linear_gradient = lambda *_: os.abort()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
     with pytest.raises(EncoderError, match=r"ended before it was ready \(signal SIGABRT\)"):
