@@ -1,7 +1,10 @@
 """The public face: what the README shows, and what it promises of an object."""
 
 import dataclasses
+import os
+import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,10 @@ import pytest
 from PIL import Image
 
 import searchlib
-from searchlib import ImageEncoder, errors
+from searchlib import ImageEncoder, Library, errors
 from searchlib.encoder import ModelCard, built_in_card, custom
 from searchlib.encoder.card import card_as_toml
+from searchlib.ingest import WatchEvent
 
 
 def test_the_same_picture_is_found_from_every_kind_of_source(tmp_path: Path, photos: Path) -> None:
@@ -211,3 +215,214 @@ def test_a_library_for_others_does_not_fetch_from_private_addresses(filled_libra
     library = searchlib.open_library(filled_library, fetch_policy=policy)
     with library, pytest.raises(searchlib.errors.SourceError, match="private address"):
         library.search("http://127.0.0.1:9/cat.jpg")
+
+
+# -- folders, failures, purge, watching once -----------------------------------------------------
+
+
+@pytest.fixture
+def library(library_folder: Path, encoder: ImageEncoder) -> Iterator[Library]:
+    with searchlib.open_library(library_folder, encoder=encoder) as library:
+        yield library
+
+
+def found(library: Library, photos: Path) -> set[str]:
+    """The names of all files that a search can give."""
+    matches = library.search(photos / "astronaut.jpg", k=100)
+    return {Path(path).name for match in matches for path in match.image.paths}
+
+
+def test_a_folder_is_registered_with_its_rules_and_forgotten_with_its_files_kept(
+    library: Library, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert library.folders() == []
+    folder = library.register(photos, exclude=["*.png"], marker=".here", events="no")
+    assert (folder.path, folder.exclude, folder.marker) == (str(photos), ("*.png",), ".here")
+    assert folder.watched
+    library.add(photos.parent / "photos" / "cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    ruled = library.register("photos", include=["*.jpg"], recursive=False, follow_links=True)
+    assert (ruled.id, ruled.exclude, ruled.marker, ruled.events) == (folder.id, (), None, "auto")
+    assert library.folders() == [ruled]
+    assert library.register("not/there/yet").path == str(tmp_path / "not" / "there" / "yet")
+    assert library.unregister("not/there/yet")
+    assert library.unregister("photos")
+    assert not library.unregister("photos")
+    assert library.folders() == []
+    assert library.search(photos / "cat.jpg", k=1)[0].path == str(photos / "cat.jpg")
+
+
+def test_what_cannot_be_watched_is_refused_and_not_registered(
+    library: Library, photos: Path
+) -> None:
+    with pytest.raises(errors.InputError, match="is a file"):
+        library.register(photos / "cat.jpg")
+    with pytest.raises(errors.InputError, match="correct this pattern"):
+        library.register(photos, exclude=["!"])
+    assert library.folders() == []
+    with pytest.raises(errors.InputError, match="no folder is watched"):
+        library.watch(once=True)
+    library.add(photos)  # an added folder is not a watched one
+    assert [folder.watched for folder in library.folders()] == [False]
+    with pytest.raises(errors.InputError, match="no folder is watched"):
+        library.watch(once=True)
+
+
+def test_the_rules_of_a_registered_folder_count_for_add(library: Library, photos: Path) -> None:
+    library.register(photos, exclude=["*.png"])
+    names = {path.name for path in photos.glob("*.jpg")}
+    assert library.add(photos).added == len(names)
+    assert found(library, photos) == names
+
+
+def test_watching_once_takes_in_all_that_is_there_and_follows_what_changed(
+    library: Library, photos: Path
+) -> None:
+    names = {path.name for path in photos.iterdir()}
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    told: list[WatchEvent] = []
+    report = library.watch(photos, once=True, settle=0.01, on_event=told.append)
+    assert (report.added, len(report.skipped), report.cancelled) == (8, 1, False)
+    assert found(library, photos) == names
+    kinds = [event.kind for event in told]
+    assert (kinds[0], kinds[-1]) == ("started", "stopped")
+    assert {"scanning", "scanned", "file", "idle"} <= set(kinds)
+    outcomes = {event.path: event.outcome for event in told if event.kind == "file"}
+    assert len(outcomes) == 9
+    assert outcomes[str(photos / "broken.jpg")] == "skipped"
+
+    (photos / "coffee.jpg").rename(photos / "tea.jpg")
+    (photos / "rocket.jpg").unlink()
+    shutil.copy(photos / "cat.jpg", photos / "twin.jpg")
+    report = library.watch(once=True, settle=0.01)
+    assert (report.added, report.moved, report.copies, report.missing) == (0, 1, 1, 1)
+    assert found(library, photos) == (names - {"coffee.jpg", "rocket.jpg"}) | {
+        "tea.jpg",
+        "twin.jpg",
+    }
+    again = library.watch(once=True, settle=0.01)
+    assert (again.added, again.moved, again.copies, again.missing) == (0, 0, 0, 0)
+    assert again.unchanged == 8
+
+
+def test_watching_once_keeps_what_is_missing_for_the_grace_time(
+    library: Library, photos: Path
+) -> None:
+    library.watch(photos, once=True, settle=0.01)
+    (photos / "cat.jpg").unlink()
+    assert library.watch(once=True, settle=0.01, grace_days=1).purged == 0
+    assert library.status().vectors == 8
+    assert library.watch(once=True, settle=0.01, grace_days=0).purged == 1
+    assert library.status().vectors == 7
+
+
+def test_a_watch_that_is_stopped_before_it_began_says_so(library: Library, photos: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    report = library.watch(photos, once=True, stop=stop)
+    assert report.cancelled
+    assert library.status().images == 0
+
+
+def test_only_one_watches_a_library_and_the_second_says_who_does(
+    library: Library, photos: Path, encoder: ImageEncoder
+) -> None:
+    library.register(photos)
+    stop, idle = threading.Event(), threading.Event()
+
+    def hear(event: WatchEvent) -> None:
+        if event.kind == "idle":
+            idle.set()
+
+    watcher = threading.Thread(
+        target=library.watch, kwargs={"stop": stop, "settle": 0.01, "on_event": hear}
+    )
+    watcher.start()
+    try:
+        assert idle.wait(60)
+        with searchlib.open_library(library.folder, encoder=encoder) as other:
+            with pytest.raises(errors.LibraryBusyError, match=str(os.getpid())):
+                other.watch(once=True)
+            # Asking and adding go on.
+            assert other.search(photos / "cat.jpg", k=1)[0].path == str(photos / "cat.jpg")
+            assert other.add(photos).unchanged == 8
+    finally:
+        stop.set()
+        watcher.join()
+    assert library.watch(once=True, settle=0.01).unchanged == 8
+
+
+def test_failures_are_told_and_retried_as_a_whole_or_below_a_path(
+    library: Library, photos: Path
+) -> None:
+    below = photos / "below"
+    below.mkdir()
+    broken = [photos / "a.jpg", below / "b.jpg", below / "c.jpg"]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    library.add(photos)
+    assert [failure.path for failure in library.failures()] == [str(path) for path in broken]
+    assert [failure.path for failure in library.failures(below)] == [str(p) for p in broken[1:]]
+    assert [failure.path for failure in library.failures(broken[0], below / "c.jpg")] == [
+        str(broken[0]),
+        str(broken[2]),
+    ]
+    assert library.failures(photos / "nothing") == []
+    assert [skipped.path for skipped in library.skipped()] == [str(path) for path in broken]
+    assert {(failure.kind, failure.attempts) for failure in library.failures()} == {("content", 1)}
+
+    # The bytes are the same to the size and the time, so that only who asks reads them again.
+    status = broken[1].stat()
+    healed = (photos / "cat.jpg").read_bytes()
+    broken[1].write_bytes(healed)
+    assert len(library.retry_failures(below).skipped) == 1
+    os.utime(broken[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert [failure.path for failure in library.failures()] == [str(broken[0]), str(broken[2])]
+    assert [failure.attempts for failure in library.failures()] == [1, 2]
+    report = library.retry_failures()
+    assert [skipped.path for skipped in report.skipped] == [str(broken[0]), str(broken[2])]
+    assert [failure.attempts for failure in library.failures()] == [2, 3]
+    for path in (broken[0], broken[2]):
+        path.unlink()
+    assert library.retry_failures().skipped == []
+    assert library.failures() == []
+    assert library.retry_failures().found == 0
+
+
+def test_more_failures_than_a_statement_takes_are_retried(library: Library, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for n in range(600):
+        (folder / f"{n:03}.jpg").touch()
+    assert len(library.add(folder).skipped) == 600
+    assert len(library.retry_failures().skipped) == 600
+    assert {failure.attempts for failure in library.failures()} == {2}
+
+
+def test_a_purge_ends_the_grace_time(library: Library, photos: Path) -> None:
+    library.add(photos)
+    shutil.copy(photos / "cat.jpg", photos / "twin.jpg")
+    library.add(photos)
+    for name in ("cat.jpg", "coffee.jpg"):
+        (photos / name).unlink()
+    library.add(photos)
+    before = library.search(photos / "rocket.jpg", k=100)
+    assert library.status().vectors == 8
+    assert library.purge(older_than_days=1) == 0
+    assert library.purge() == 2
+    assert library.purge() == 0
+    # The cat has another place.
+    assert library.status().vectors == 7
+    assert library.search(photos / "rocket.jpg", k=100) == before
+
+
+def test_an_image_that_was_edited_away_goes_with_a_purge(library: Library, photos: Path) -> None:
+    library.add(photos)
+    shutil.copy(photos / "rocket.jpg", photos / "cat.jpg")
+    assert library.add(photos).changed == 1
+    assert library.status().vectors == 8
+    assert library.purge(older_than_days=1) == 0
+    assert library.status().vectors == 8
+    library.purge()
+    assert library.status().vectors == 7
+    assert len(library.search(photos / "cat.jpg", k=100)) == 7

@@ -113,7 +113,10 @@ class Places:
     ) -> int:
         values = {
             "state": state,
-            "missing_since": since,
+            # Never before it was last seen, whatever the clock says now.
+            "missing_since": None
+            if since is None
+            else case((File.checked_at > since, File.checked_at), else_=since),
             "checked_at": time.time(),
             # What could not be used must not pass for its old self when it is back.
             "size": case((File.state == "skipped", UNKNOWN_STAT.size), else_=File.size),

@@ -45,6 +45,7 @@ class Comparison:
         on_found: told how many files were found, now and then.
         leave_out: absolute paths of folders that are none of the user's.
         overlapping: whether files can be met twice, in folders inside one another.
+        stopped: asked for each file whether to stop.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Comparison:
         on_found: Callable[[int], None] = lambda _: None,
         leave_out: Collection[str] = (),
         overlapping: bool = False,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.absent = Absent(catalog)
         self.found = 0
@@ -66,6 +68,7 @@ class Comparison:
         self._retry = retry
         self._on_found = on_found
         self._leave_out = leave_out
+        self._stopped = stopped
         self._met: set[str] | None = set() if overlapping else None
         self._folder_id: int | None = None
         self._returned: list[int] = []
@@ -89,6 +92,8 @@ class Comparison:
         known = self._known(folder.path if start is None else start)
         ahead = next(known, None)
         for item in walk(folder, start=start, leave_out=self._leave_out):
+            if self._stopped():
+                return
             key = os.fsencode(item.path)
             while ahead is not None and os.fsencode(ahead.path) < key:
                 self._only_known(ahead, folder, unlisted)

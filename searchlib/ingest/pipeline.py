@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from itertools import chain, count, pairwise, takewhile
+from itertools import chain, count, pairwise
 from pathlib import Path
 
 from searchlib.catalog import Catalog, FolderRecord, ModelRecord
@@ -81,9 +81,10 @@ def ingest(
         on_found=lambda found: on_progress(Progress("listing", found, None)),
         leave_out=own_folders(catalog),
         overlapping=_overlap(roots),
+        stopped=stopped,
     )
     with Spool() as spool, closing(Working(catalog.database.folder)) as working:
-        folders = _fill(spool, catalog, comparison, roots, stopped)
+        folders = _fill(spool, catalog, comparison, roots)
         on_progress(Progress("listing", comparison.found, None))
         intake = Intake(catalog, encoder, model, handling, working)
         total, done = len(spool), count(1)
@@ -160,7 +161,6 @@ def _fill(
     catalog: Catalog,
     comparison: Comparison,
     roots: Sequence[str],
-    stopped: Callable[[], bool],
 ) -> list[FolderRecord]:
     """Put all that has to be read into the spool; gives the folders among the paths."""
     folders = []
@@ -174,7 +174,7 @@ def _fill(
             if gone_folder is not None:
                 folders.append(gone_folder)
             found = comparison.file(root)
-        spool.extend(takewhile(lambda _: not stopped(), found))
+        spool.extend(found)
     return folders
 
 

@@ -76,6 +76,10 @@ class Vitals:
         self._last_beat = -_IDLE_BEAT_SECONDS
         self._stage = ""
 
+    def begin(self) -> None:
+        """Write the first heartbeat, or that of an earlier process would be taken for this one's."""
+        self.beat("starting", to_be_read=0, settling=0, last_event_at=None, now=True)
+
     def count(self, *, failed: bool) -> None:
         """Count one file that was dealt with."""
         self._done += 1

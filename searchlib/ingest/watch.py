@@ -37,7 +37,7 @@ from searchlib.ingest.hints import Hints, judge
 from searchlib.ingest.holder import WatchLock
 from searchlib.ingest.intake import Handling, Intake
 from searchlib.ingest.pipeline import GRACE_DAYS, own_folders, purge, recover
-from searchlib.ingest.report import FileResult, Report
+from searchlib.ingest.report import FileResult, Report, Skipped
 from searchlib.ingest.roots import Roots
 from searchlib.ingest.settle import Settled
 from searchlib.ingest.spool import Spool
@@ -55,6 +55,7 @@ _RETRY_FAILURES_SECONDS = 20.0
 _PURGE_SECONDS = 6 * 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _MOST_SKIPPED = 1000
+_MOST_SAID = 20_000
 _LASTING = (
     LibraryDamagedError,
     LibraryNotFoundError,
@@ -131,6 +132,8 @@ class Watcher:
         self._next_retry = self._next_purge = 0.0
         self._idle = False
         self._since_idle = 0
+        self._scanned: set[str] = set()
+        self._said: dict[str, str] = {}
 
     def run(self, *, once: bool) -> Report:
         """Watch until it is stopped, or until all is dealt with once.
@@ -151,6 +154,7 @@ class Watcher:
             raise InputError(f"{folder}: no folder is watched; name one to watch")
         with ExitStack() as stack:
             stack.enter_context(WatchLock(folder))
+            self._vitals.begin()
             stack.enter_context(self._spool)
             self._working = stack.enter_context(closing(Working(folder)))
             roots = self._roots = stack.enter_context(
@@ -216,6 +220,7 @@ class Watcher:
             self._save_index()
             self._idle = True
             self._since_idle = 0
+            self._beat("watching", now=True)
             self._tell(WatchEvent("idle"))
         self._beat("settling" if waiting else "watching")
         self._wait()
@@ -316,9 +321,22 @@ class Watcher:
             done = self._since_idle
             self._tell(WatchEvent("progress", count=done, total=done + left))
 
+    def _say_skipped(self, skipped: Skipped) -> None:
+        """Once for each reason, though every scan meets it again."""
+        if self._said.get(skipped.path) == skipped.reason:
+            return
+        if len(self._said) >= _MOST_SAID:
+            self._said.clear()
+        self._said[skipped.path] = skipped.reason
+        self._report.skip(skipped.path, skipped.reason)
+        del self._report.skipped[:-_MOST_SKIPPED]
+        self._tell(WatchEvent("file", skipped.path, "skipped", skipped.reason))
+
     def _count(self, result: FileResult) -> None:
         self._report.count(result)
         del self._report.skipped[:-_MOST_SKIPPED]
+        if result.outcome == "skipped":
+            self._said[result.path] = result.reason or ""
         self._vitals.count(failed=result.outcome == "skipped")
         self._tell(WatchEvent("file", result.path, result.outcome, result.reason))
 
@@ -336,11 +354,11 @@ class Watcher:
             self._trouble(error)
         comparison.flush()
         self._absent.append((comparison, [folder]))
+        if folder.path not in self._scanned:
+            self._scanned.add(folder.path)
+            self._report.unchanged += report.unchanged
         for skipped in report.skipped:
-            self._tell(WatchEvent("file", skipped.path, "skipped", skipped.reason))
-        self._report.unchanged += report.unchanged
-        self._report.skipped.extend(report.skipped)
-        del self._report.skipped[:-_MOST_SKIPPED]
+            self._say_skipped(skipped)
         self._vitals.scanned_at = time.time()
         self._tell(WatchEvent("scanned", folder.path, count=comparison.found))
 
@@ -351,6 +369,7 @@ class Watcher:
             report or Report(),
             on_found=lambda _: self._beat("scanning"),
             leave_out=own_folders(self._catalog),
+            stopped=self._stop.is_set,
         )
 
     def _at_rest(self, found: Iterable[Found]) -> Iterable[Found]:

@@ -12,20 +12,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from searchlib.errors import CheckpointError, InputError
 from searchlib.index import (
     FlatIndex,
     Recipe,
+    checkpoint_seq,
     load_recipe,
     read_checkpoint,
     remove_stale_temporaries,
+    stream_checkpoint,
     write_checkpoint,
 )
 from searchlib.index.checkpoint import HEADER_LENGTH, STALE_AFTER
@@ -382,3 +387,127 @@ def test_only_temporaries_of_writers_that_are_gone_are_removed(tmp_path: Path) -
     link.symlink_to(tmp_path / "exact.index")
     assert remove_stale_temporaries(tmp_path) == sorted([stale, old])
     assert sorted(tmp_path.iterdir()) == sorted([*kept, folder, link])
+
+
+# -- streamed, and asked by its header alone -----------------------------------------------------
+
+
+def stream(
+    path: Path, ids: npt.NDArray[np.int64], *blocks: npt.NDArray[np.float16], seq: int = 5
+) -> None:
+    stream_checkpoint(path, ids, blocks, identity=IDENTITY, recipe=RECIPE, dimension=24, seq=seq)
+
+
+def seq_of(path: Path, **other: object) -> int | None:
+    how = {"identity": IDENTITY, "recipe": RECIPE, "dimension": 24} | other
+    return checkpoint_seq(path, **how)  # type: ignore[arg-type]
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(0, 150), cuts=st.lists(st.integers(0, 150), max_size=5))
+def test_what_is_streamed_in_any_blocks_is_what_is_written(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, cuts: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("streams")
+    ids = np.random.default_rng(9).permutation(rows) * 3
+    codes = vectors(rows).astype(np.float16)
+    edges = [0, *sorted(min(cut, rows) for cut in cuts), rows]
+    blocks = [codes[a:b] for a, b in pairwise(edges)]
+    stream(folder / "streamed", ids, *blocks, seq=77)
+    index = FlatIndex(24, segment_rows=64)
+    index.upsert(ids, codes)
+    write(folder / "written", index, seq=77)
+    assert (folder / "streamed").read_bytes() == (folder / "written").read_bytes()
+    again, seq = read(folder / "streamed")
+    assert seq == seq_of(folder / "streamed") == 77
+    assert_same(again, index)
+
+
+def test_blocks_are_taken_one_at_a_time(path: Path) -> None:
+    sizes: list[int] = []
+
+    def blocks() -> Iterator[npt.NDArray[np.float16]]:
+        for _ in range(20):
+            (temporary,) = path.parent.iterdir()
+            sizes.append(temporary.stat().st_size)
+            yield np.ones((1000, 24), np.float16)
+
+    stream_checkpoint(
+        path, np.arange(20_000), blocks(), identity=IDENTITY, recipe=RECIPE, dimension=24, seq=1
+    )
+    # What came before is on its way to the disk, but for a buffer.
+    assert all(late > early for early, late in pairwise(sizes[1:]))
+    assert len(read(path)[0]) == 20_000
+
+
+def test_a_stream_that_breaks_off_leaves_the_checkpoint_before(path: Path) -> None:
+    write(path, index_of(50))
+    before = path.read_bytes()
+
+    def blocks() -> Iterator[npt.NDArray[np.float16]]:
+        yield vectors(30).astype(np.float16)
+        raise RuntimeError("the database is gone")
+
+    with pytest.raises(RuntimeError, match="the database is gone"):
+        stream_checkpoint(
+            path, np.arange(60), blocks(), identity=IDENTITY, recipe=RECIPE, dimension=24, seq=9
+        )
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("rows", [29, 31, 0])
+def test_a_stream_of_too_few_or_too_many_vectors_makes_no_checkpoint_that_is_read(
+    path: Path, rows: int
+) -> None:
+    try:
+        stream(path, np.arange(30), vectors(rows).astype(np.float16))
+    except InputError:
+        assert not path.exists()
+    else:
+        with pytest.raises(CheckpointError):
+            read(path)
+
+
+def test_a_streamed_seq_of_another_form_is_refused(path: Path) -> None:
+    with pytest.raises(InputError, match="seq"):
+        stream(path, np.arange(0), seq=-1)
+    assert not list(path.parent.iterdir())
+
+
+def test_a_full_disk_ends_a_stream_as_it_ends_a_write(small_disk: Path) -> None:
+    path = small_disk / "exact.index"
+    write(path, index_of(100))
+    blocks = [np.ones((1000, 24), np.float16)] * 40
+    with pytest.raises(OSError, match="No space left"):
+        stream(path, np.arange(40_000), *blocks, seq=6)
+    assert list(small_disk.iterdir()) == [path]
+    assert read(path)[1] == 5
+
+
+def test_the_header_alone_says_what_is_in_a_checkpoint(path: Path) -> None:
+    assert seq_of(path) is None
+    write(path, index_of(50), seq=2**63 - 1)
+    assert seq_of(path) == 2**63 - 1
+    assert seq_of(path, identity="f" * 64) is None
+    assert seq_of(path, dimension=23) is None
+    assert seq_of(path, recipe=Recipe("exact", "SQ8", "inner_product", "")) is None
+    path.unlink()
+    path.mkdir()
+    assert seq_of(path) is None
+
+
+def test_a_flipped_bit_anywhere_in_the_header_makes_it_say_nothing(path: Path) -> None:
+    write(path, index_of(5))
+    content = path.read_bytes()
+    chance = random.Random(0)
+    for bit in [8 * place + chance.randrange(8) for place in range(0, HEADER_LENGTH, 7)]:
+        torn = bytearray(content)
+        torn[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(torn)
+        assert seq_of(path) is None
+    for length in (0, 1, 216, HEADER_LENGTH - 1):
+        path.write_bytes(content[:length])
+        assert seq_of(path) is None
+    path.write_bytes(content[:HEADER_LENGTH])
+    assert seq_of(path) == 5  # the body is not looked at

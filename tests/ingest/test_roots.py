@@ -1,4 +1,4 @@
-"""The watched folders: which of them have to be scanned and why, on real folders and real events."""
+"""The watched folders: which have to be scanned and why, on real folders and real events."""
 
 import shutil
 import subprocess
@@ -70,9 +70,9 @@ def scans(roots: Roots, at_most: int = 10) -> list[tuple[str, str]]:
 
 def wait_for(happened: Callable[[], bool]) -> bool:
     end = time.monotonic() + 20
-    while not happened() and time.monotonic() < end:
+    while not (done := happened()) and time.monotonic() < end:
         time.sleep(0.01)
-    return happened()
+    return done
 
 
 def noted(catalog: Catalog) -> set[str]:
@@ -95,7 +95,7 @@ def test_every_folder_is_scanned_at_the_start_once(
 
 
 def test_all_are_scanned_again_after_the_time_between_two_scans(
-    catalog: Catalog, folder: FolderRecord, open_roots: Callable[..., Roots]
+    folder: FolderRecord, open_roots: Callable[..., Roots]
 ) -> None:
     roots = open_roots(folder, rescan=0.05)
     assert scans(roots, at_most=1) == [("a", "the start")]
@@ -252,7 +252,7 @@ def test_a_folder_that_another_process_registers_is_picked_up(
 
 
 def test_a_mount_makes_all_folders_be_scanned(
-    catalog: Catalog, folder: FolderRecord, open_roots: Callable[..., Roots]
+    folder: FolderRecord, open_roots: Callable[..., Roots]
 ) -> None:
     roots = open_roots(folder)
     scans(roots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import searchlib
 from searchlib import ImageEncoder
 from searchlib.encoder import custom, load_card
+from tests.reliability.disks import Disk, Drive, mount
 from tests.reliability.watching import Watch
 
 
@@ -75,3 +77,26 @@ def watch(environment: dict[str, str], launch: list[str]) -> Iterator[Callable[.
     yield watch
     for process in running:
         process.kill()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A small file system in memory; the test is skipped where none can be mounted."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=16m", "tmpfs", path):
+        pytest.skip("a small file system cannot be mounted here")
+    yield Disk(path)
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture(params=["device", "bind"])
+def drive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Drive]:
+    """A drive that can be pulled and plugged: a real one on a file, and one bound from elsewhere."""
+    drive = Drive(tmp_path / "drive", tmp_path / "backing", real=request.param == "device")
+    if not drive.make():
+        drive.close()
+        pytest.skip("nothing can be mounted here")
+    drive.plug()
+    yield drive
+    drive.close()

@@ -3,8 +3,6 @@
 import os
 import resource
 import sqlite3
-import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,35 +10,6 @@ import pytest
 
 import searchlib
 from searchlib.errors import DiskFullError
-
-
-class Disk:
-    """A file system in memory that can be made smaller and larger."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def leave(self, free_bytes: int) -> None:
-        """Set its size so that this much is free."""
-        facts = os.statvfs(self.path)
-        used = (facts.f_blocks - facts.f_bfree) * facts.f_frsize
-        size = f"remount,size={used + free_bytes}"
-        subprocess.run(["mount", "-o", size, self.path], check=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    path = tmp_path / "disk"
-    path.mkdir()
-    arguments = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)]
-    try:
-        done = subprocess.run(arguments, capture_output=True, check=False).returncode == 0
-    except OSError:
-        done = False
-    if not done:
-        pytest.skip("a small file system cannot be mounted here")
-    yield Disk(path)
-    subprocess.run(["umount", str(path)], check=True)
 
 
 @pytest.fixture

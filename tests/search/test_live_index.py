@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, Stat
-from searchlib.index import NumpyIndex
+from searchlib.errors import LibraryDamagedError
+from searchlib.index import NumpyIndex, checkpoint_seq
 from searchlib.search import LiveIndex, live_index, nearest
 
 DIMENSION = 16
@@ -191,3 +192,142 @@ def test_images_of_which_every_copy_is_missing_are_left_out(
     catalog.places.mark_missing([match.path for match in lost])
     after = nearest(vector(7), catalog, index, 10)
     assert after == before[60:70]
+
+
+# -- saved by who only adds ----------------------------------------------------------------------
+
+
+def saved_seq(index: LiveIndex, model: ModelRecord) -> int | None:
+    return checkpoint_seq(
+        index.path, identity=model.identity, recipe=index.recipe, dimension=DIMENSION
+    )
+
+
+@pytest.fixture
+def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all vectors are asked for at once, the test fails."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("all vectors were read into memory")
+
+    monkeypatch.setattr(Catalog, "all_vectors", refuse)
+    monkeypatch.setattr(live_index, "read_checkpoint", refuse)
+
+
+@pytest.mark.usefixtures("never_loaded")
+def test_who_only_adds_saves_a_checkpoint_and_never_loads_one(
+    catalog: Catalog, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_index, "REPLAY_AT_MOST", 10)
+    folder = catalog.database.folder
+    index = LiveIndex(catalog, model, folder)
+    index.save()
+    assert not index.path.exists()  # of nothing there need not be one
+    put(catalog, model, *range(5))
+    index.save()
+    assert saved_seq(index, model) == 5
+    put(catalog, model, *range(5, 15))
+    index.save()
+    assert saved_seq(index, model) == 5  # ten are replayed as fast
+    put(catalog, model, 15)
+    LiveIndex(catalog, model, folder).save()
+    assert saved_seq(index, model) == 16
+
+
+def test_what_was_saved_without_loading_is_what_an_index_that_is_loaded_saves(
+    catalog: Catalog, model: ModelRecord
+) -> None:
+    put(catalog, model, *range(40))
+    catalog.places.mark_missing([f"/{n:06}.jpg" for n in range(10)])
+    catalog.places.purge(missing_before=1e12)
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    index.save()
+    streamed = index.path.read_bytes()
+    assert_in_step(LiveIndex(catalog, model, catalog.database.folder), catalog, model)
+    index.path.unlink()
+    index.refresh()
+    assert index.path.read_bytes() == streamed
+
+
+@pytest.mark.parametrize("place", [0, 9, 60, 150, 200, 4090])
+def test_a_damaged_header_is_saved_anew(catalog: Catalog, model: ModelRecord, place: int) -> None:
+    put(catalog, model, *range(10))
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    index.save()
+    whole = index.path.read_bytes()
+    index.save()
+    assert index.path.read_bytes() == whole
+    torn = bytearray(whole)
+    torn[place] ^= 1
+    index.path.write_bytes(torn)
+    index.save()
+    assert index.path.read_bytes() == whole
+
+
+def test_an_index_that_was_searched_is_saved_from_memory(
+    catalog: Catalog, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_index, "REPLAY_AT_MOST", 10)
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    put(catalog, model, *range(5))
+    assert len(index) == 5
+    put(catalog, model, *range(5, 30))
+    index.save()
+    assert saved_seq(index, model) == 30
+    assert_in_step(index, catalog, model)
+
+
+def test_an_image_that_was_given_up_leaves_an_open_index_and_a_saved_one(
+    catalog: Catalog, model: ModelRecord
+) -> None:
+    folder = catalog.database.folder
+    put(catalog, model, *range(30))
+    saved = LiveIndex(catalog, model, folder)
+    saved.save()
+    index = LiveIndex(catalog, model, folder)
+    assert len(index) == 30
+    catalog.places.mark_missing([f"/{n:06}.jpg" for n in range(20, 30)])
+    catalog.places.purge(missing_before=1e12)
+    put(catalog, model, 25, 100)
+    for each in (index, saved, LiveIndex(catalog, model, folder)):
+        assert len(each) == 22
+        assert_in_step(each, catalog, model)
+    # Its last change was taken back since, and it is of this catalog all the same.
+    assert saved_seq(saved, model) == 30
+
+
+def test_a_checkpoint_that_cannot_be_written_is_only_warned_of(
+    catalog: Catalog,
+    model: ModelRecord,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    put(catalog, model, 1)
+    nowhere = tmp_path / "nowhere"
+    with caplog.at_level(logging.WARNING):
+        LiveIndex(catalog, model, nowhere).save()
+    assert "cannot be written" in caplog.text
+    assert not nowhere.exists()
+
+
+def test_a_stored_vector_that_is_none_is_damage_and_no_checkpoint_is_made(
+    catalog: Catalog, model: ModelRecord
+) -> None:
+    put(catalog, model, 1, 2)
+    nothing = bytes(2 * DIMENSION)
+    with catalog.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE embedding SET vector = ? WHERE image_id = 2", (nothing,))
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    with pytest.raises(LibraryDamagedError, match="not valid"):
+        index.save()
+    assert list(catalog.database.folder.glob("*ckpt*")) == []
+
+
+def test_a_library_that_cannot_be_written_is_not_saved(
+    catalog: Catalog, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(catalog, model, 1)
+    monkeypatch.setattr(catalog.database, "writable", False)
+    index = LiveIndex(catalog, model, catalog.database.folder)
+    index.save()
+    assert not index.path.exists()
