@@ -121,7 +121,11 @@ def decode(
                 # show. Pillow takes the smallest of them that is not below the size it is given.
                 image.draft(None, turned(least, turn))
             image.load()
-            return _finish(image, label, digest, least=least, full=full, max_pixels=max_pixels)
+            # A whole picture of 12 megapixels takes 8 ms to copy, a tenth of all that it takes.
+            own = name == "JPEG"
+            return _finish(
+                image, label, digest, least=least, full=full, max_pixels=max_pixels, own=own
+            )
     except ImageError:
         raise
     except Exception as error:  # the plugins raise anything, up to RecursionError
@@ -170,11 +174,13 @@ def _finish(
     least: tuple[int, int] | None,
     full: tuple[int, int] | None,
     max_pixels: int,
+    own: bool = False,
 ) -> LoadedImage:
     """From decoded pixels to the result.
 
     Args:
         full: the size of the whole picture where `image` was decoded at a smaller scale.
+        own: whether `image` itself may be handed out, for nobody else holds it.
     """
     # The picture inside an icon or a HEIF may be larger than the header said.
     _check_size(image.size, max_pixels, label)
@@ -184,7 +190,24 @@ def _finish(
     turn = orientation(exif)
     size = turned(full or image.size, turn)
     pixels = _upright(image, label, turn=turn, least=None if full else least)
-    return LoadedImage(pixels, read_facts(image, exif, size=size, label=label), digest)
+    facts = read_facts(image, exif, size=size, label=label)
+    return LoadedImage(_bare(pixels, image, exif, own=own), facts, digest)
+
+
+def _bare(pixels: Image.Image, image: Image.Image, exif: Image.Exif, *, own: bool) -> Image.Image:
+    """Pixels without what the file says of them, that are no one else's.
+
+    The EXIF would turn them a second time in the hands of whoever honours it.
+    """
+    if pixels is image:
+        if own:
+            image.info.clear()
+            exif.clear()
+            own = len(read_exif(image, "")) == 0
+        if not own:
+            pixels = image.copy()
+    pixels.info.clear()
+    return pixels
 
 
 def _finish_raw(
@@ -211,6 +234,7 @@ def _finish_raw(
         pixels = _preview_pixels(raw, preview, label, enough, least=least, max_pixels=max_pixels)
     if pixels is None:
         pixels = _upright(raw.develop(), label, turn=1, least=least)
+    pixels.info.clear()
     facts = read_facts(pixels, exif, size=raw.size, label=label)
     return LoadedImage(pixels, replace(facts, format="RAW"), digest)
 
@@ -251,10 +275,6 @@ def _upright(
     pixels = to_rgb(image, factor=factor, profile=profile, label=label)
     if turn in _UPRIGHT:
         pixels = pixels.transpose(_UPRIGHT[turn])
-    if pixels is image:
-        pixels = image.copy()
-    # The EXIF would turn the pixels a second time in the hands of whoever honours it.
-    pixels.info.clear()
     return pixels
 
 

@@ -159,9 +159,12 @@ class Roots:
 
     def _note(self, paths: Collection[str]) -> None:
         """Called by the listener's thread."""
+        now = time.monotonic()
         with self._lock:
+            if self._burst < _BURST and now - self._burst_at >= _BURST_REST_SECONDS:
+                self._burst = 0
             self._burst += len(paths)
-            self._burst_at = time.monotonic()
+            self._burst_at = now
         self._hints.note(paths)
 
     def _lost(self, root: str | None, reason: str) -> None:

@@ -77,7 +77,7 @@ class Vitals:
         self._stage = ""
 
     def begin(self) -> None:
-        """Write the first heartbeat, or that of an earlier process would be taken for this one's."""
+        """Write the first heartbeat, lest that of an earlier process be taken for this one's."""
         self.beat("starting", to_be_read=0, settling=0, last_event_at=None, now=True)
 
     def count(self, *, failed: bool) -> None:

@@ -127,7 +127,6 @@ class Watcher:
         self._vitals = Vitals(catalog, on_event)
         self._tell = on_event
         self._hints = Hints(catalog, settle=rules.settle, patience=rules.patience)
-        self._spool = Spool()
         self._absent: list[tuple[Comparison, list[FolderRecord]]] = []
         self._next_retry = self._next_purge = 0.0
         self._idle = False
@@ -155,7 +154,7 @@ class Watcher:
         with ExitStack() as stack:
             stack.enter_context(WatchLock(folder))
             self._vitals.begin()
-            stack.enter_context(self._spool)
+            self._spool = stack.enter_context(Spool())
             self._working = stack.enter_context(closing(Working(folder)))
             roots = self._roots = stack.enter_context(
                 closing(Roots(self._catalog, self._hints, self._rules.rescan, self._rules.poll))
