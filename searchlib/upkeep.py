@@ -101,7 +101,7 @@ class Upkeep:
                     print(result.outcome, result.path)
             print(adding.report.added)
 
-        Nothing happens before the first file is asked for. Leaving the block early stops, as
+        No file is looked for before the first is asked for. Leaving the block early stops, as
         `cancel` does. Files that need not be read are counted in the report alone.
         """
         now = self._current.begin()
@@ -265,8 +265,14 @@ class Upkeep:
 
         Args:
             digest: 64 hex digits, as ImageRecord.digest.
+
+        Raises:
+            InputError: it is no digest.
         """
-        path = thumbnail_path(self.folder / THUMBNAILS, bytes.fromhex(digest))
+        try:
+            path = thumbnail_path(self.folder / THUMBNAILS, bytes.fromhex(digest))
+        except ValueError as error:
+            raise InputError(f"{digest!r} is no digest; give the 64 hex digits of one") from error
         return path if path.is_file() else None
 
     def _handling(self, workers: int | None, thumbnails: bool | None) -> Handling:

@@ -29,7 +29,8 @@ class Absent:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._places: dict[str, tuple[int | None, bool]] = {}
+        self._places: dict[str, KnownFile] = {}
+        self._alive: set[str] = set()
         self._left_out: set[str] = set()
         self._renumbered: set[tuple[int | None, int | None]] = set()
 
@@ -38,7 +39,7 @@ class Absent:
 
     def add(self, known: KnownFile) -> None:
         """A known file that nothing was found of."""
-        self._places[known.path] = known.stat.device, known.state == "offline"
+        self._places[known.path] = known
 
     def add_left_out(self, known: KnownFile) -> None:
         """A known file that lies where no rule wants it any more."""
@@ -47,6 +48,10 @@ class Absent:
     def keep(self, path: str) -> None:
         """Another folder has found a file that one leaves out."""
         self._left_out.discard(path)
+
+    def is_alive(self, folder: str) -> None:
+        """Something was found in an added folder."""
+        self._alive.add(folder)
 
     def renumbered(self, old: int | None, new: int | None) -> None:
         """An untouched file was found on a device of another number."""
@@ -66,33 +71,40 @@ class Absent:
         """
         unmounted = [folder.path for folder in folders if not is_marked(folder)]
         devices: dict[str, int | None] = {}
-        missing, offline = list(self._left_out), []
-        for path, (device, was_offline) in self._places.items():
+        missing = list(self._left_out)
+        offline: list[KnownFile] = []
+        for path, known in self._places.items():
             if not gone(path):
                 continue
             above = path[: path.rindex(os.sep)]
             if above not in devices:
                 devices[above] = nearest_device(path)
             # What a link led to may lie on a drive that is away; the link itself is there.
-            away = os.path.islink(path) or not self._same(device, devices[above])
+            away = os.path.islink(path) or not self._is_there(known, devices[above])
             if away or is_below(path, unmounted):
-                offline.append((path, was_offline))
+                offline.append(known)
             else:
                 missing.append(path)
         count = self._catalog.places.mark_missing(missing)
         if offline:
-            self._catalog.places.mark_offline(path for path, was in offline if not was)
+            lost = (known.path for known in offline if known.state != "offline")
+            self._catalog.places.mark_offline(lost)
         roots = sorted((folder.path for folder in folders), key=len, reverse=True)
         where = Counter(
-            next((root for root in roots if is_below(path, [root])), path) for path, _ in offline
+            next((root for root in roots if is_below(known.path, [root])), known.path)
+            for known in offline
         )
         self._places, self._left_out = {}, set()
         return count, dict(where)
 
-    def _same(self, before: int | None, now: int | None) -> bool:
-        if now is None:
-            return False
-        return before == now or (before, now) in self._renumbered
+    def _is_there(self, known: KnownFile, now: int | None) -> bool:
+        """Whether the device that a file lay on is the one that its folder lies on now."""
+        before = known.stat.device
+        if before is None:
+            # Kept before devices were, or it could not even be asked. An empty folder may be the
+            # place of a drive that is away.
+            return known.state == "skipped" or is_below(known.path, self._alive)
+        return now is not None and (before == now or (before, now) in self._renumbered)
 
 
 def is_below(path: str, folders: Iterable[str]) -> bool:

@@ -47,7 +47,7 @@ class Adding(Iterator[FileResult]):
             raise
 
     def close(self) -> None:
-        """Stop after the files under way, and commit them. It can be called twice."""
+        """Stop after the files under way; what was told is committed. It can be called twice."""
         self._results.close()
         if self._begun:
             self._finish()

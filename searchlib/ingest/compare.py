@@ -113,6 +113,7 @@ class Comparison:
                     self._cannot_look(item, match, folder)
                 continue
             self._count()
+            self.absent.is_alive(folder.path)
             if self._has_to_be_read(item, match):
                 yield self._as_it_failed(item, match)
         while ahead is not None:

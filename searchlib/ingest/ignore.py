@@ -106,11 +106,16 @@ class Ignore:
 
 
 def check_rules(folder: FolderRecord) -> None:
-    """Refuse an added folder whose rules cannot be used.
+    """Refuse an added folder that no folder can be, or whose rules cannot be used.
 
     Raises:
-        InputError: it has a pattern that means nothing.
+        InputError: its path or marker is none, or it has a pattern that means nothing.
     """
+    if "\0" in folder.path:
+        raise InputError(f"{folder.path!r}: no folder can have this path")
+    marker = folder.marker
+    if marker is not None and (marker in ("", ".", "..") or {"/", "\0"} & set(marker)):
+        raise InputError(f"{marker!r}: name a file that lies in the folder itself as its marker")
     Ignore.at(folder)
 
 

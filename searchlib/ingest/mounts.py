@@ -6,8 +6,10 @@ found, and what kind of file system lies there stays unknown.
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import select
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -69,21 +71,41 @@ def gives_events(kind: str) -> bool:
 
 
 class MountTable:
-    """Notices that something was mounted or unmounted."""
+    """Notices that something was mounted or unmounted, also where that was undone since."""
 
     def __init__(self) -> None:
+        self._last: object = None
+        self._file: io.FileIO | None = None
+        self._poller: select.poll | None = None
+        if sys.platform == "linux":
+            try:
+                self._file = io.FileIO(_TABLE)
+                self._poller = select.poll()
+                # The kernel flags each change since the last reading so (proc_pid_mountinfo(5)).
+                self._poller.register(self._file, select.POLLPRI)
+            except OSError:
+                self.close()
         self._last = self._now()
 
     def changed(self) -> bool:
-        """Whether the table differs from the one at the last call, or when this was made."""
+        """Whether the table was changed since the last call, or since this was made."""
+        flagged = self._poller is not None and bool(self._poller.poll(0))
         last, self._last = self._last, self._now()
-        return last != self._last
+        return flagged or last != self._last
 
-    @staticmethod
-    def _now() -> object:
+    def close(self) -> None:
+        """Let go of the table; after that no change is noticed."""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._poller = None
+
+    def _now(self) -> object:
         try:
+            if self._file is not None:
+                self._file.seek(0)
+                return self._file.readall()
             if sys.platform == "linux":
-                return _TABLE.read_bytes()
+                return None
             return {folder.name: folder.lstat().st_dev for folder in _VOLUMES.iterdir()}
         except OSError:
             return None

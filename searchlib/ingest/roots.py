@@ -66,6 +66,7 @@ class Roots:
         """Listen no more."""
         if self._listener is not None:
             self._listener.stop()
+        self._mounts.close()
 
     def ask_all(self, reason: str) -> None:
         """Ask for a scan of every folder."""

@@ -6,7 +6,9 @@ import os
 import pickle
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
+from typing import IO
 
 from searchlib.errors import DiskFullError
 from searchlib.ingest.walk import Found
@@ -19,7 +21,7 @@ class Spool:
     """A queue of files: filled first, then emptied. It is gone with the process."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed by close
+        self._file = _temporary()
         self._block: list[Found] = []
         self._read_at = 0
         self._left = 0
@@ -68,8 +70,10 @@ class Spool:
 
     def clear(self) -> None:
         """Take all out and drop it."""
-        self._file.seek(0)
-        self._file.truncate()
+        # After an error on its way to the disk it is of no more use.
+        with suppress(OSError):
+            self._file.close()
+        self._file = _temporary()
         self._block, self._read_at, self._left = [], 0, 0
 
     def close(self) -> None:
@@ -86,3 +90,7 @@ class Spool:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _temporary() -> IO[bytes]:
+    return tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)

@@ -241,6 +241,7 @@ class Watcher:
             return False
         comparison = self._comparison(now)
         folders = self._roots.folders
+        spooled = len(self._spool)
         files: list[Found] = []
         for each in settled:
             files.extend(self._judge(each, comparison, folders))
@@ -250,7 +251,10 @@ class Watcher:
             with now.encoder.for_throughput(self._handling.workers):
                 self._take_in(now, files)
         comparison.flush()
-        self._absent.append((comparison, folders))
+        if len(self._spool) == spooled:
+            self._mark_absent(comparison, folders)
+        else:
+            self._absent.append((comparison, folders))
         self._hints.done(settled)
         return True
 
@@ -268,17 +272,20 @@ class Watcher:
         return []
 
     def _judge_absent(self) -> bool:
-        """Mark what is gone: last, for what was moved has its new path by then."""
+        """Mark what is gone once the spool is empty: what was moved has its new path by then."""
         absent, self._absent = self._absent, []
         for comparison, folders in absent:
-            missing, offline = comparison.absent.resolve(folders)
-            self._report.missing += missing
-            if missing:
-                self._tell(WatchEvent("missing", count=missing))
-            for path, count in offline.items():
-                self._report.offline += count
-                self._tell(WatchEvent("offline", path, reason=offline_words(count), count=count))
+            self._mark_absent(comparison, folders)
         return bool(absent)
+
+    def _mark_absent(self, comparison: Comparison, folders: list[FolderRecord]) -> None:
+        missing, offline = comparison.absent.resolve(folders)
+        self._report.missing += missing
+        if missing:
+            self._tell(WatchEvent("missing", count=missing))
+        for path, count in offline.items():
+            self._report.offline += count
+            self._tell(WatchEvent("offline", path, reason=offline_words(count), count=count))
 
     def _take_block(self) -> bool:
         """Take in some of what scans have found; says whether there was anything."""

@@ -93,6 +93,7 @@ class History:
     def take(self, what: str, one: str, two: object) -> None:
         first = self.root / one
         second = self.root / two if isinstance(two, str) else first
+        new = [each for each in {*first.parents, *second.parents} if not each.exists()]
         with suppress(OSError, shutil.SameFileError):
             if what == "write":
                 first.parent.mkdir(parents=True, exist_ok=True)
@@ -122,11 +123,10 @@ class History:
         elif what == "hint":
             self.hint()
         else:
-            for path in (first, second):
-                self.touched.update(dict.fromkeys(str(each) for each in (path, *path.parents)))
+            self.touched.update(dict.fromkeys(map(str, [*new, first, second])))
 
     def hint(self) -> None:
-        """Tell of all that was touched, as events do."""
+        """Tell of all that was touched, as events do: of what is in a new folder only by it."""
         folders = self.catalog.folders.all(watched=True)
         model = self.catalog.model()
         encoder = self.library.encoder
@@ -135,11 +135,9 @@ class History:
         with closing(Working(self.catalog.database.folder)) as working:
             intake = Intake(self.catalog, encoder, model, Handling(1), working)
             for path in self.touched:
-                # A hint names no folder above that of the change.
-                if path.startswith(str(self.root)):
-                    found = list(judge(Settled(path, 1, look(path), 1.0), comparison, folders))
-                    for _ in intake.run(found):
-                        pass
+                found = list(judge(Settled(path, 1, look(path), 1.0), comparison, folders))
+                for _ in intake.run(found):
+                    pass
         comparison.flush()
         comparison.absent.resolve(folders)
         self.touched.clear()
@@ -182,7 +180,7 @@ class History:
         return pictures, {failure.path for failure in self.catalog.places.failures()}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(steps=st.lists(STEP, max_size=14), last=st.sampled_from(["scan", "once", "hint"]))
 def test_at_the_end_of_any_history_the_catalog_equals_the_disk(
     library: Library,
@@ -194,6 +192,8 @@ def test_at_the_end_of_any_history_the_catalog_equals_the_disk(
     history = History(library, catalog, library.folder.parent / "root")
     for step in steps:
         history.take(*step)
+    if last == "hint" and any("link" in what for what, _, _ in steps):
+        last = "scan"  # of a file that changes under another name there is no hint
     if last == "once":
         library.watch(once=True, settle=0.0)
     else:

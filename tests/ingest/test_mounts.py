@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ before = mount_of(odd).point
 table = MountTable()
 assert not table.changed()
 subprocess.run(["mount", "-t", "tmpfs", "a source", odd], check=True)
+assert table.changed()
+assert not table.changed()
+subprocess.run(["mount", "-t", "tmpfs", "another", odd], check=True)
+subprocess.run(["umount", odd], check=True)
 assert table.changed()
 assert not table.changed()
 
@@ -109,5 +114,5 @@ def test_a_device_that_cannot_be_told_raises_nothing(tmp_path: Path) -> None:
 
 
 def test_a_table_without_mounting_does_not_change() -> None:
-    table = MountTable()
-    assert [table.changed() for _ in range(3)] == [False] * 3
+    with closing(MountTable()) as table:
+        assert [table.changed() for _ in range(3)] == [False] * 3

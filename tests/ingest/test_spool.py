@@ -22,8 +22,8 @@ def spool() -> Iterator[Spool]:
         yield spool
 
 
-@settings(max_examples=80, deadline=None)
-@given(steps=st.lists(st.one_of(st.integers(0, 700), st.just(-1)), max_size=10))
+@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(st.one_of(st.integers(0, 600), st.just(-1)), max_size=8))
 def test_all_that_was_put_in_comes_out_once_in_that_order(steps: list[int]) -> None:
     """A step puts so many files in, or takes a block out."""
     put, taken = 0, []

@@ -67,7 +67,7 @@ def plant(
     return root
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tree=TREE)
 def test_a_walk_is_in_the_order_of_the_paths_bytes(
     place: Path, tree: list[tuple[list[str], str]]
@@ -78,7 +78,7 @@ def test_a_walk_is_in_the_order_of_the_paths_bytes(
     assert len(set(paths)) == len(paths)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     tree=TREE,
     ignored=st.lists(

@@ -90,13 +90,24 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-@pytest.fixture(params=["device", "bind"])
-def drive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Drive]:
-    """A drive that can be pulled and plugged: a real one on a file, and one bound from elsewhere."""
-    drive = Drive(tmp_path / "drive", tmp_path / "backing", real=request.param == "device")
-    if not drive.make():
+def _drive(tmp_path: Path, *, real: bool) -> Iterator[Drive]:
+    drive = Drive(tmp_path / "drive", tmp_path / "backing", real=real)
+    try:
+        if not drive.make():
+            pytest.skip("nothing can be mounted here")
+        drive.plug()
+        yield drive
+    finally:
         drive.close()
-        pytest.skip("nothing can be mounted here")
-    drive.plug()
-    yield drive
-    drive.close()
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Drive]:
+    """A drive that can be pulled and plugged, with a file system of its own."""
+    yield from _drive(tmp_path, real=True)
+
+
+@pytest.fixture(params=["device", "bind"])
+def any_drive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Drive]:
+    """The same, and then one that is bound from elsewhere."""
+    yield from _drive(tmp_path, real=request.param == "device")

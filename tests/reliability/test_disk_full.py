@@ -128,7 +128,7 @@ def test_no_space_for_the_checkpoint_is_a_warning_only(disk, original_photos, en
     with searchlib.open_library(folder, encoder=encoder) as library:
         library.status()
         disk.leave(0)
-        library._in_use().index.refresh()
+        library._current.begin().index.refresh()
         assert not checkpoint.exists()
         (record,) = caplog.records
         assert record.getMessage().endswith("cannot be written: No space left on device")

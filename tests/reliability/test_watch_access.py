@@ -175,13 +175,13 @@ def test_a_picture_that_ends_the_watcher_is_put_in_quarantine(quick, root, watch
         (str(path), "crash") for path in broken
     ]
     assert all("signal SIGSEGV" in each["reason"] for each in failures)
+    running.terminate()
     # From then on it ends nothing, whoever comes; and with a decoder that can read it, it is in.
     again = watch(quick, root, "--once", env=env)
     assert again.wait_end() == 3
     done = run("failures", "--retry", "--library", quick.library, env=quick.env)
     assert done.returncode == 0, done
-    running.until_equals_disk([root], quick.encoder)
-    running.terminate()
+    assert_equals_disk(quick.library, [root], quick.encoder)
 
 
 def test_the_corpus_of_bad_files_is_watched_once(quick, shared_data, watch):

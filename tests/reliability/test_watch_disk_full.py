@@ -1,11 +1,9 @@
 """A disk that is full while folders are watched: it is told, and made up for when there is space."""
 
-from pathlib import Path
-
 import pytest
 
 import searchlib
-from tests.reliability.disks import Disk, mount
+from tests.reliability.disks import Disk
 from tests.reliability.watching import FULL, write
 
 SPACE = 12_000_000
@@ -90,20 +88,4 @@ def test_a_folder_of_pictures_on_a_full_disk_has_no_part_in_it(disk: Disk, quick
     running.until_equals_disk([pictures], quick.encoder, failing=[pictures / "torn.png"])
     (pictures / "torn.png").write_bytes(data)
     running.until_equals_disk([pictures], quick.encoder)
-    running.terminate()
-
-
-def test_a_library_that_becomes_read_only_is_said_and_ends_it(disk, root, prepare_library, watch):
-    quick = prepare_library(disk.path / "library")
-    running = watch(quick, root)
-    running.wait_idle()
-    assert mount("-o", "remount,ro", disk.path)
-    write(root / "new.png", 1)
-    code = running.wait_end()
-    assert mount("-o", "remount,rw", disk.path)
-    assert code == 2
-    assert "Traceback" not in running.said()
-    assert str(Path(quick.library)) in running.said()
-    running = watch(quick, root)
-    running.until_equals_disk([root], quick.encoder)
     running.terminate()

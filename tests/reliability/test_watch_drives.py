@@ -14,7 +14,8 @@ def fill(root, count=FILES, first=0):
         write(root / f"{number % 3}" / f"{number:04}.png", number)
 
 
-def test_a_pulled_drive_is_offline_and_comes_back_as_it_was(quick, drive, root, watch):
+def test_a_pulled_drive_is_offline_and_comes_back_as_it_was(quick, any_drive, root, watch):
+    drive = any_drive
     fill(drive.path)
     fill(root, 4, 100)
     roots = [drive.path, root]
