@@ -143,26 +143,44 @@ class Bench:
                 content = numbered(jpegs[place % len(jpegs)], number * self._sizes.large + place)
                 (folder / f"{place:05}.jpg").write_bytes(content)
         threads = processors()
-        names = ["decode", "encode", "add"]
+        # What a pipeline with a half of the threads for each stage could do at most.
+        half = max(1, threads // 2)
+        runs = {
+            "decode": ("decode", threads),
+            "encode": ("encode", threads),
+            "add": ("add", threads),
+            "decode on half": ("decode", half),
+            "encode on half": ("encode", half),
+        }
+        names = list(runs)
         figures: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(self._sizes.rounds):
             for name in names if number % 2 == 0 else reversed(names):
-                done = stage(name, folders["large"], folders["warm"], threads)
+                kind, count = runs[name]
+                done = stage(kind, folders["large"], folders["warm"], count)
                 if done["count"] != self._sizes.large:
                     raise BenchmarkError(f"{name}: {done['count']} of {self._sizes.large} files")
                 figures[name].append(done)
                 say(f"  round {number + 1}: {name} {_rate(done):.1f} images/s")
         shares, of_work = [], []
-        for decoded, encoded, added in zip(*(figures[name] for name in names), strict=True):
+        of_half = []
+        for decoded, encoded, added, half_decoded, half_encoded in zip(
+            *(figures[name] for name in names), strict=True
+        ):
+            of_half.append(_rate(added) / min(_rate(half_decoded), _rate(half_encoded)))
             limit = min(_rate(decoded), _rate(encoded))
             shares.append(_rate(added) / limit)
             of_work.append(_rate(added) * (1 / _rate(decoded) + 1 / _rate(encoded)))
         rates = {name: median([_rate(done) for done in figures[name]]) for name in names}
         both = 1 / (1 / rates["decode"] + 1 / rates["encode"])
-        busy = {
-            name: median([done["cpu_seconds"] / done["seconds"] for done in figures[name]])
-            for name in names
-        }
+        cpu, busy = (
+            [
+                median([done["cpu_seconds"] / done[by] for done in figures[name]])
+                for name in ("decode", "encode", "add")
+            ]
+            for by in ("count", "seconds")
+        )
+        of_three = "decode / embed / Library.add"
         what = f"12-MP JPEGs, {threads} threads"
         share = median(shares)
         rows = [
@@ -179,11 +197,26 @@ class Bench:
             ),
             Row(f"{what}: Library.add over both on the same processors", f"{median(of_work):.2f}"),
             Row(
-                f"{what}: processors busy: decode / embed / Library.add",
-                " / ".join(f"{busy[name]:.2f}" for name in names),
+                f"12-MP JPEGs, {half} threads: decode alone / embed alone, images/s",
+                f"{rates['decode on half']:.1f} / {rates['encode on half']:.1f}",
             ),
+            Row(
+                f"{what}: Library.add over the slower of the two with {half}",
+                f"{median(of_half):.2f}",
+            ),
+            Row(
+                f"{what}: {of_three}, CPU ms an image",
+                " / ".join(f"{1000 * each:.1f}" for each in cpu),
+            ),
+            Row(f"{what}: {of_three}, busy processors", " / ".join(f"{each:.2f}" for each in busy)),
         ]
-        return rows, {"threads": threads, "shares": shares, "of_work": of_work, "stages": figures}
+        return rows, {
+            "threads": threads,
+            "shares": shares,
+            "of_work": of_work,
+            "of_half": of_half,
+            "stages": figures,
+        }
 
     def memory(self) -> tuple[list[Row], dict[str, Any]]:
         """The peak of a small ingest and of a large one."""

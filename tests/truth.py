@@ -85,7 +85,7 @@ def pictures_on_disk(roots: Iterable[Path | str]) -> Iterator[str]:
             for name in names:
                 end = name.rpartition(".")[2].lower()
                 if name[0] != "." and "." in name[1:] and end in PICTURES:
-                    yield os.path.join(folder, name)
+                    yield f"{folder.rstrip(os.sep)}/{name}"
 
 
 def assert_equals_disk(
@@ -143,7 +143,7 @@ def _check_places(
 ) -> dict[str, bytes]:
     """The digest of each file that is present, by path."""
     _none([p for p in on_disk if p not in catalog.files], "is on the disk and not in the library")
-    below = tuple(os.path.join(folder, "") for folder in offline)
+    below = tuple(f"{folder}/" for folder in offline)
     digests = {}
     for path, file in catalog.files.items():
         if path.startswith(below) and path not in on_disk:
@@ -162,7 +162,7 @@ def _check_places(
 def _is_lost(path: str) -> bool:
     """Whether a path is a link whose target does not exist; a link in a circle is none."""
     try:
-        os.stat(path)
+        Path(path).stat()
     except FileNotFoundError:
         return True
     except OSError:
@@ -171,7 +171,7 @@ def _is_lost(path: str) -> bool:
 
 
 def _check_content(file: _File, catalog: _Catalog) -> bytes:
-    status = os.stat(file.path)
+    status = Path(file.path).stat()
     assert stat.S_ISREG(status.st_mode), f"{file.path!r} is present and no file"
     digest = blake3(Path(file.path).read_bytes()).digest()
     assert file.image is not None, f"{file.path!r} is present without an image"

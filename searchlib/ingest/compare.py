@@ -251,7 +251,7 @@ class Comparison:
     def _only_known(self, known: KnownFile, folder: FolderRecord, unlisted: list[str]) -> None:
         if known.state == "missing" or known.path.startswith(tuple(unlisted)):
             return
-        if gone(known.path):
+        if gone(known.path) and not os.path.islink(known.path):
             self.absent.add(known)
         elif known.folder_id == folder.id and (self._met is None or known.path not in self._met):
             # It exists, but the folder does not count it any more: it was excluded, or it has its

@@ -131,6 +131,7 @@ class Watcher:
         self._next_retry = self._next_purge = 0.0
         self._idle = False
         self._since_idle = 0
+        self._once = False
         self._scanned: set[str] = set()
         self._said: dict[str, str] = {}
 
@@ -147,6 +148,7 @@ class Watcher:
             InputError: no folder is watched.
         """
         started = time.monotonic()
+        self._once = once
         folder = self._catalog.database.folder
         folders = self._catalog.folders.all(watched=True)
         if not folders:
@@ -166,7 +168,7 @@ class Watcher:
             while not self._stop.is_set():
                 if self._safely(self._step):
                     pause = _FIRST_PAUSE
-                    if once and self._idle:
+                    if self._once and self._idle:
                         break
                 else:
                     self._stop.wait(pause)
@@ -222,7 +224,8 @@ class Watcher:
             self._beat("watching", now=True)
             self._tell(WatchEvent("idle"))
         self._beat("settling" if waiting else "watching")
-        self._wait()
+        if waiting or not self._once:
+            self._wait()
 
     def _wait(self) -> None:
         due = self._hints.pause()

@@ -67,14 +67,16 @@ def assert_sound(folder: Path, album: Path, expected: dict[bytes, bytes], encode
     with searchlib.open_library(folder, encoder=encoder) as library:
         status = library.status()
         assert status.files == status.images == status.vectors
-        assert (status.missing, status.skipped) == (0, 0)
+        assert status.missing == 0
+        # What was in the decoder of a killed process is tried alone by the next one.
+        assert {failure.kind for failure in library.failures()} <= {"crash"}
         for path in sorted(album.rglob("*.*"))[:: PHOTOS // 4]:
             best = library.search(path, k=1)
             assert bool(best) == (status.images > 0)
     with contextlib.closing(sqlite3.connect(folder / "catalog.db")) as database:
         assert rows(database, "PRAGMA integrity_check") == [("ok",)]
         assert rows(database, "PRAGMA foreign_key_check") == []
-        files = rows(database, "SELECT path, state, size FROM file")
+        files = rows(database, "SELECT path, state, size FROM file WHERE failure IS NULL")
         images = rows(database, "SELECT id, digest, bytes FROM image")
         embeddings = rows(database, "SELECT image_id, vector FROM embedding")
         changes = rows(database, "SELECT seq, image_id FROM change ORDER BY seq")

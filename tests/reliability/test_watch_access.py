@@ -1,4 +1,4 @@
-"""Permissions that come and go, files that never rest, decoders that crash, and a corpus."""
+"""Permissions that come and go, files that never rest, and decoders that crash."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ import searchlib
 from searchlib.ingest import Handling
 from searchlib.ingest.watch import Watcher, WatchRules
 from tests.conftest import _drop_root_powers
-from tests.reliability.watching import FULL, PATIENCE, picture, write
+from tests.reliability.watching import PATIENCE, picture, write
 from tests.truth import assert_equals_disk
 
 
@@ -182,20 +181,3 @@ def test_a_picture_that_ends_the_watcher_is_put_in_quarantine(quick, root, watch
     done = run("failures", "--retry", "--library", quick.library, env=quick.env)
     assert done.returncode == 0, done
     assert_equals_disk(quick.library, [root], quick.encoder)
-
-
-def test_the_corpus_of_bad_files_is_watched_once(quick, shared_data, watch):
-    corpus = shared_data / "bad"
-    running = watch(quick, corpus, "--once")
-    assert running.wait_end() in (0, 3)
-    assert "Traceback" not in running.said()
-    truth = assert_equals_disk(
-        quick.library, [corpus], quick.encoder, failing=None,
-        most_vectors=None if FULL else 100,
-    )  # fmt: skip
-    assert len(truth.present) > 500
-    told = {path for path in running.outcomes("skipped")}
-    assert truth.failed.keys() <= told
-    again = watch(quick, corpus, "--once")
-    assert again.wait_end() == 3
-    assert again.outcomes("added") == []

@@ -219,7 +219,7 @@ def test_names_of_any_bytes_of_files_and_folders(quick, root, watch):
             write(Path(os.fsdecode(os.fsencode(root) + folder + b"/" + name)), 100 + number)
     truth = running.until_equals_disk([root], quick.encoder)
     assert len(truth.present) == 3 * len(NAMES)
-    # Twins in normalisation and in case are two files here, and one that turns into the other moves.
+    # Twins in normalisation and in case are two files here: one that turns into the other moves.
     here = Path(os.fsdecode(os.fsencode(root) + b"/\xe9\xe9/deep \xf0"))
     for old, new in ((NAMES[11], NAMES[12]), (NAMES[13], NAMES[14])):
         (here / os.fsdecode(old)).replace(here / os.fsdecode(new))
@@ -242,7 +242,8 @@ def test_folders_and_files_renamed_during_a_scan_and_after_it(quick, root, watch
     truth = running.until_equals_disk([root], quick.encoder, most_vectors=300)
     assert len(truth.present) == count
     assert truth.changes == count
-    # Now that the library knows all of them, nothing is embedded again: a single rename of the folder that all the others are in.
+    # Now that the library knows all of them, nothing is embedded again when the folder that all
+    # the others are in gets another name.
     (root / "all").mkdir()
     for folder in sorted(root.iterdir()):
         if folder.name != "all":

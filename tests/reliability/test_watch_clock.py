@@ -70,7 +70,9 @@ def test_a_clock_that_is_set_back_and_forth_loses_nothing(quick, root, watch, cl
     running.terminate()
 
 
-@pytest.mark.parametrize("shift", [-DAY, -3650 * DAY, 2 * HOUR] if FULL else [-3650 * DAY, 2 * HOUR])
+@pytest.mark.parametrize(
+    "shift", [-DAY, -3650 * DAY, 2 * HOUR] if FULL else [-3650 * DAY, 2 * HOUR]
+)
 def test_a_start_with_a_wrong_clock_reads_what_is_new_and_gives_up_nothing(
     quick, root, watch, clock, shift, run
 ):

@@ -1,4 +1,4 @@
-"""A disk that is full while folders are watched: it is told, and made up for when there is space."""
+"""A disk that is full while folders are watched: it is told, and made up for later."""
 
 import pytest
 

@@ -1,7 +1,6 @@
 """Drives that are pulled and plugged: their files are offline, never missing, and come back."""
 
 import json
-import os
 
 from tests.reliability.watching import FULL, write
 from tests.truth import assert_equals_disk
@@ -131,7 +130,7 @@ def test_without_its_marker_nothing_is_believed_gone_or_new(quick, root, watch, 
     (tmp_path / "away").rename(root)
     after = running.until_equals_disk([root], quick.encoder)
     assert after.changes == before.changes
-    os.unlink(root / ".mounted")
+    (root / ".mounted").unlink()
     (root / "0" / "0000.png").unlink()
     told = len(running.events)
     running.wait_for("offline", after=told)

@@ -89,7 +89,7 @@ def test_a_watch_that_is_stopped_again_and_again_loses_nothing(quick, root, watc
 
 
 def test_an_add_that_is_killed_again_and_again_loses_nothing(
-    quick, root, writer, launch, environment, tmp_path
+    quick, root, writer, launch, environment
 ):
     chance = random.Random(SEED)
     command = [*launch, "add", root, "--library", quick.library]

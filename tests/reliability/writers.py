@@ -1,7 +1,7 @@
 """Programs that change a folder of pictures, as other programs and people do.
 
-    python writers.py storm ROOT COUNT SEED     as many files as asked for, as fast as it can
-    python writers.py upset ROOT SEED           anything, until it is ended; obeys "pause" and "go"
+`storm ROOT COUNT SEED` makes as many files as asked for, as fast as it can. `upset ROOT SEED` does
+anything until it is ended, and obeys "pause" and "go" on its standard input.
 """
 
 from __future__ import annotations
@@ -91,31 +91,35 @@ def storm(root: Path, count: int, seed: int) -> None:
             unfinished = [each for each in unfinished if each[0].parent != target]
             target.rename(place)
     aside.rmdir()
-    print("done", flush=True)
+    sys.stdout.write("done\n")
 
 
 def upset(root: Path, seed: int) -> None:
     """Write, edit, copy, link, move, swap and delete files and folders."""
     chance = random.Random(seed)
     number = seed * 1_000_000
-    print_to = sys.stdout
     while True:
         if select.select([sys.stdin], [], [], 0)[0]:
             word = sys.stdin.readline().strip()
             if not word:
                 return
             if word == "pause":
-                print("paused", file=print_to, flush=True)
+                _say("paused")
                 word = sys.stdin.readline().strip()
                 if not word:
                     return
-            print("going", file=print_to, flush=True)
+            _say("going")
         number += 1
         try:
             _upset_once(root, chance, number)
         except FileNotFoundError:
             continue
         time.sleep(chance.choice((0, 0, 0.001, 0.02)))
+
+
+def _say(word: str) -> None:
+    sys.stdout.write(word + "\n")
+    sys.stdout.flush()
 
 
 def _upset_once(root: Path, chance: random.Random, number: int) -> None:
