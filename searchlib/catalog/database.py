@@ -81,6 +81,15 @@ class Database:
         """Close all connections; SQLite then folds the write-ahead log into the file."""
         self._engine.dispose()
 
+    def require_writable(self) -> None:
+        """Refuse what would have to write in the end.
+
+        Raises:
+            LibraryReadOnlyError: the library's folder cannot be written.
+        """
+        if not self.writable:
+            raise self._read_only()
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that sees the database as it was at its start."""
@@ -90,8 +99,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that commits at the end of the block, or rolls back on an exception."""
-        if not self.writable:
-            raise self._read_only()
+        self.require_writable()
         with self.translated(), self._engine.connect() as connection:
             connection.execution_options(**{_WRITES: True})
             with connection.begin():

@@ -71,6 +71,7 @@ def ingest(
     """
     started = time.monotonic()
     report = Report()
+    catalog.database.require_writable()
     recover(catalog)
     roots = list(dict.fromkeys(map(_abspath, paths)))
     comparison = Comparison(

@@ -153,6 +153,7 @@ class Watcher:
         folders = self._catalog.folders.all(watched=True)
         if not folders:
             raise InputError(f"{folder}: no folder is watched; name one to watch")
+        self._catalog.database.require_writable()
         with ExitStack() as stack:
             stack.enter_context(WatchLock(folder))
             self._vitals.begin()
