@@ -25,7 +25,7 @@ from searchlib.images import live_video
 from searchlib.ingest.absent import Absent, is_below, is_marked
 from searchlib.ingest.place import gone, gone_from, is_spelled_so, stat_at
 from searchlib.ingest.report import Report
-from searchlib.ingest.walk import DEAD_LINK, Found, Unlisted, walk
+from searchlib.ingest.walk import DEAD_LINK, Found, Unlisted, is_in_scope, walk
 
 logger = logging.getLogger(__name__)
 
@@ -253,10 +253,18 @@ class Comparison:
             return
         if gone(known.path) and not os.path.islink(known.path):
             self.absent.add(known)
-        elif known.folder_id == folder.id and (self._met is None or known.path not in self._met):
+        elif (
+            known.folder_id == folder.id
+            and (self._met is None or known.path not in self._met)
+            and not self._is_new(known.path, folder)
+        ):
             # It exists, but the folder does not count it any more: it was excluded, or it has its
             # name in another spelling, which the file system takes for the same.
             self.absent.add_left_out(known)
+
+    def _is_new(self, path: str, folder: FolderRecord) -> bool:
+        """Whether a file came after its folder was listed, and another process has taken it in."""
+        return is_in_scope(folder, path, is_folder=False) and is_spelled_so(path)
 
     def flush(self) -> None:
         """Write what was noted so far."""

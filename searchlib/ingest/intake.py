@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from searchlib.catalog import Catalog, ModelRecord, Outcome, ReadFile, SkippedFile
 from searchlib.encoder import ImageEncoder
+from searchlib.errors import EncoderError
 from searchlib.images import DEFAULT_MAX_PIXELS, printable
 from searchlib.ingest.alone import read_alone
 from searchlib.ingest.place import gone_from
@@ -121,12 +122,17 @@ class Intake:
     def _read(self, found: Found) -> ReadFile | SkippedFile:
         handling = self._handling
         if found.alone:
-            return read_alone(
-                found,
-                self._encoder.card,
-                max_pixels=handling.max_pixels,
-                thumbnails=handling.thumbnails,
-            )
+            try:
+                return read_alone(
+                    found,
+                    self._encoder.card,
+                    max_pixels=handling.max_pixels,
+                    thumbnails=handling.thumbnails,
+                )
+            except EncoderError as error:
+                # One file that nobody dares to read must not keep all others out.
+                reason = f"could not be tried alone: {error}"
+                return SkippedFile(found.path, found.stat, found.folder, reason, "crash")
         with self._working.on(found.path):
             return read_file(
                 found,

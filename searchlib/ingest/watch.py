@@ -259,7 +259,8 @@ class Watcher:
             self._mark_absent(comparison, folders)
         else:
             self._absent.append((comparison, folders))
-        self._hints.done(settled)
+        if not self._stop.is_set():  # else some of it may not have been taken in
+            self._hints.done(settled)
         return True
 
     def _judge(

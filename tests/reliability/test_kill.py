@@ -18,7 +18,8 @@ import searchlib
 from searchlib.images import load
 from searchlib.index import load_recipe, read_checkpoint
 
-KILLS = int(os.environ.get("SEARCHLIB_KILLS", "50"))
+FULL = os.environ.get("SEARCHLIB_RELIABILITY") == "full"
+KILLS = int(os.environ.get("SEARCHLIB_KILLS", "200" if FULL else "20"))
 SEED = int(os.environ.get("SEARCHLIB_KILL_SEED", "1"))
 PHOTOS = 80
 
@@ -173,7 +174,7 @@ def test_a_killed_add_loses_nothing(launch, environment, album, expected, encode
     folder = tmp_path / "library-0"
     known = 0
     # On, where no moment has hit a library that was half done: that proves nothing yet.
-    while kills < KILLS or (KILLS >= 50 and not partial and kills < 4 * KILLS):
+    while kills < KILLS or (KILLS >= 20 and not partial and kills < 4 * KILLS):
         run = Add(launch, environment, album, folder)
         # Half of the moments are spread over the whole run, and half over what it writes.
         if chance.random() < 0.5:
@@ -193,7 +194,7 @@ def test_a_killed_add_loses_nothing(launch, environment, album, expected, encode
             number, known = number + 1, 0
             folder = tmp_path / f"library-{number}"
     finish(folder, album, expected, encoder, known)
-    assert partial or KILLS < 50
+    assert partial or KILLS < 20
 
 
 def finish(folder: Path, album: Path, expected, encoder, known: int) -> None:

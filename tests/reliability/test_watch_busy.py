@@ -8,14 +8,14 @@ from contextlib import closing
 from tests.reliability.watching import FULL, write
 
 # Longer than SQLite waits, in the full form: then it is trouble that is told and that passes.
-SECONDS = 40.0 if FULL else 4.0
+SECONDS = 40.0 if FULL else 3.0
 
 
 def test_a_database_that_is_locked_for_long_holds_it_up_and_no_more(quick, root, watch):
     running = watch(quick, root)
     running.wait_idle()
     with closing(sqlite3.connect(quick.library / "catalog.db", isolation_level=None)) as other:
-        for round in range(2):
+        for round in range(2 if FULL else 1):
             other.execute("BEGIN IMMEDIATE")
             for number in range(40):
                 write(root / f"{round}" / f"{number:02}.png", 100 * round + number)
@@ -25,7 +25,7 @@ def test_a_database_that_is_locked_for_long_holds_it_up_and_no_more(quick, root,
             assert len(truth.present) == 40 * (round + 1)
     if FULL:
         assert "another process has kept the database" in running.wait_for("trouble")["reason"]
-    assert truth.changes == 80
+    assert truth.changes == len(truth.present)
     running.terminate()
 
 

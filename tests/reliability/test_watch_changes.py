@@ -17,12 +17,17 @@ from tests.reliability.watching import FULL, Watch, picture, write
 from tests.truth import Truth
 
 
+def fill(folder: Path, first: int = 0) -> None:
+    """A dozen pictures, some of them below."""
+    for number in range(12):
+        place = folder / ("a", "b", "b/c", ".")[number % 4]
+        write(place / f"{number:02}.{'jpg' if number % 2 else 'png'}", first + number)
+
+
 @pytest.fixture
 def filled(root: Path) -> Path:
-    """The root with a few pictures, some of them below."""
-    for number in range(12):
-        folder = root / ("a", "b", "b/c", ".")[number % 4]
-        write(folder / f"{number:02}.{'jpg' if number % 2 else 'png'}", number)
+    """The root with a few pictures."""
+    fill(root)
     return root
 
 
@@ -124,23 +129,18 @@ NEEDS_NO_MODEL = (
 )  # fmt: skip
 
 
-def test_moves_copies_links_and_deletes_need_no_vector(quick, filled, watched):
-    """One after the other, each from what the last one left."""
-    before = watched.until_equals_disk([filled], quick.encoder)
-    backup = filled.parent / "backup"
-    shutil.copytree(filled, backup, symlinks=True)
+def test_moves_copies_links_and_deletes_need_no_vector(quick, root, watch):
+    """Each in a folder of its name, all at once."""
+    for number, change in enumerate(NEEDS_NO_MODEL):
+        fill(root / change.__name__, 100 * number)
+    running = watch(quick, root)
+    running.wait_idle()
+    before = running.until_equals_disk([root], quick.encoder)
     for change in NEEDS_NO_MODEL:
-        change(filled)
-        try:
-            after = watched.until_equals_disk([filled], quick.encoder)
-        except AssertionError as error:
-            raise AssertionError(f"{change.__name__}: {error}") from error
-        assert after.changes == before.changes, change.__name__
-        for path in filled.iterdir():
-            path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path)
-        shutil.copytree(backup, filled, symlinks=True, dirs_exist_ok=True)
-        watched.until_equals_disk([filled], quick.encoder)
-    watched.terminate()
+        change(root / change.__name__)
+    after = running.until_equals_disk([root], quick.encoder)
+    assert after.changes == before.changes == 12 * len(NEEDS_NO_MODEL)
+    running.terminate()
 
 
 def test_new_bytes_in_an_old_place_are_embedded_and_only_those(quick, filled, watched):

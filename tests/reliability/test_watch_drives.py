@@ -116,7 +116,7 @@ def test_an_add_of_a_pulled_drive_takes_nothing_for_deleted(quick, drive, run):
 def test_without_its_marker_nothing_is_believed_gone_or_new(quick, root, watch, tmp_path):
     fill(root)
     (root / ".mounted").touch()
-    running = watch(quick, root, "--marker", ".mounted", "--rescan", "2")
+    running = watch(quick, root, "--marker", ".mounted", "--rescan", "1")
     running.wait_idle()
     before = running.until_equals_disk([root], quick.encoder)
     # As a network drive goes that leaves its folder, and files that someone saves there meanwhile.

@@ -13,6 +13,7 @@ import select
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -29,6 +30,14 @@ def content(number: int, kind: str) -> bytes:
     return file.getvalue() + chance.randbytes(chance.randint(1, 500))
 
 
+def contents(seed: int) -> Iterator[bytes]:
+    """Pictures without end, no two of the same bytes, as quickly as a disk takes them."""
+    chance = random.Random(seed)
+    some = [content(seed * 10_000 + number, ("JPEG", "PNG")[number % 2]) for number in range(400)]
+    while True:
+        yield chance.choice(some) + chance.randbytes(chance.randint(8, 300))
+
+
 def storm(root: Path, count: int, seed: int) -> None:
     """Files into 200 new folders: nested, or filled elsewhere and put in place by a rename.
 
@@ -37,6 +46,7 @@ def storm(root: Path, count: int, seed: int) -> None:
     """
     aside = root.parent / f"{root.name}-aside"
     aside.mkdir()
+    pictures = contents(seed)
     unfinished = []
     written: list[Path] = []
     for number in range(FOLDERS):
@@ -47,8 +57,7 @@ def storm(root: Path, count: int, seed: int) -> None:
         target = aside / f"{number:03}" if kind == 0 else place
         target.mkdir(parents=True)
         for each in range(number, count, FOLDERS):
-            end, format = (".jpg", "JPEG") if each % 3 else (".png", "PNG")
-            path = target / f"{each:06}{end}"
+            path = target / f"{each:06}{'.jpg' if each % 3 else '.png'}"
             way = each // FOLDERS % 20
             if way in (0, 10) and written:
                 shutil.copyfile(written[each % len(written)], path.with_suffix(".jpg"))
@@ -56,7 +65,7 @@ def storm(root: Path, count: int, seed: int) -> None:
             if way == 1 and written and kind != 0:
                 path.hardlink_to(written[-1])
                 continue
-            data = content(seed * 10_000_000 + each, format)
+            data = next(pictures)
             if way in (2, 12):
                 file = path.open("wb")
                 file.write(data[: len(data) // 2])
