@@ -31,13 +31,12 @@ from searchlib.errors import (
     ModelMismatchError,
 )
 from searchlib.images import printable, remove_stale_temporaries
-from searchlib.ingest.absent import offline_words
 from searchlib.ingest.compare import Comparison
 from searchlib.ingest.hints import Hints, judge
 from searchlib.ingest.holder import WatchLock
 from searchlib.ingest.intake import Handling, Intake
 from searchlib.ingest.pipeline import GRACE_DAYS, own_folders, purge, recover
-from searchlib.ingest.report import FileResult, Report, Skipped
+from searchlib.ingest.report import Report
 from searchlib.ingest.roots import Roots
 from searchlib.ingest.settle import Settled
 from searchlib.ingest.spool import Spool
@@ -54,8 +53,6 @@ _LOOK_AROUND_SECONDS = 0.25
 _RETRY_FAILURES_SECONDS = 20.0
 _PURGE_SECONDS = 6 * 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-_MOST_SKIPPED = 1000
-_MOST_SAID = 20_000
 _LASTING = (
     LibraryDamagedError,
     LibraryNotFoundError,
@@ -123,7 +120,6 @@ class Watcher:
         self._handling = handling
         self._rules = rules
         self._stop = stop
-        self._report = Report()
         self._vitals = Vitals(catalog, on_event)
         self._tell = on_event
         self._hints = Hints(catalog, settle=rules.settle, patience=rules.patience)
@@ -132,8 +128,6 @@ class Watcher:
         self._idle = False
         self._since_idle = 0
         self._once = False
-        self._scanned: set[str] = set()
-        self._said: dict[str, str] = {}
 
     def run(self, *, once: bool) -> Report:
         """Watch until it is stopped, or until all is dealt with once.
@@ -176,10 +170,11 @@ class Watcher:
                     pause = min(2 * pause, _LONGEST_PAUSE)
             self._beat("stopped", now=True)
             self._safely(self._save_index)
-        self._report.cancelled = once and not self._idle
-        self._report.seconds = time.monotonic() - started
+        report = self._vitals.report
+        report.cancelled = once and not self._idle
+        report.seconds = time.monotonic() - started
         self._tell(WatchEvent("stopped"))
-        return self._report
+        return report
 
     def _safely(self, act: Callable[[], None]) -> bool:
         """Do something; where the library cannot be written now, look at everything again later."""
@@ -273,7 +268,7 @@ class Watcher:
                 return list(found)
             self._spool.extend(self._at_rest(found))
         except InputError as error:
-            self._trouble(error)
+            self._vitals.trouble(error)
         return []
 
     def _judge_absent(self) -> bool:
@@ -285,12 +280,7 @@ class Watcher:
 
     def _mark_absent(self, comparison: Comparison, folders: list[FolderRecord]) -> None:
         missing, offline = comparison.absent.resolve(folders)
-        self._report.missing += missing
-        if missing:
-            self._tell(WatchEvent("missing", count=missing))
-        for path, count in offline.items():
-            self._report.offline += count
-            self._tell(WatchEvent("offline", path, reason=offline_words(count), count=count))
+        self._vitals.absent(missing, offline)
 
     def _take_block(self) -> bool:
         """Take in some of what scans have found; says whether there was anything."""
@@ -324,32 +314,13 @@ class Watcher:
     def _take_in(self, now: InUse, files: Iterable[Found]) -> None:
         intake = Intake(self._catalog, now.encoder, now.model, self._handling, self._working)
         for result in intake.run(files, stopped=self._stop.is_set):
-            self._count(result)
+            self._vitals.file(result)
             self._since_idle += 1
             self._beat("embedding")
         left = len(self._spool)
         if left:
             done = self._since_idle
             self._tell(WatchEvent("progress", count=done, total=done + left))
-
-    def _say_skipped(self, skipped: Skipped) -> None:
-        """Once for each reason, though every scan meets it again."""
-        if self._said.get(skipped.path) == skipped.reason:
-            return
-        if len(self._said) >= _MOST_SAID:
-            self._said.clear()
-        self._said[skipped.path] = skipped.reason
-        self._report.skip(skipped.path, skipped.reason)
-        del self._report.skipped[:-_MOST_SKIPPED]
-        self._tell(WatchEvent("file", skipped.path, "skipped", skipped.reason))
-
-    def _count(self, result: FileResult) -> None:
-        self._report.count(result)
-        del self._report.skipped[:-_MOST_SKIPPED]
-        if result.outcome == "skipped":
-            self._said[result.path] = result.reason or ""
-        self._vitals.count(failed=result.outcome == "skipped")
-        self._tell(WatchEvent("file", result.path, result.outcome, result.reason))
 
     def _scan(self, folder: FolderRecord, reason: str) -> None:
         """Compare a folder with the catalog; what has to be read goes into the spool."""
@@ -362,16 +333,10 @@ class Watcher:
         try:
             self._spool.extend(self._at_rest(comparison.whole(folder)))
         except InputError as error:
-            self._trouble(error)
+            self._vitals.trouble(error)
         comparison.flush()
         self._absent.append((comparison, [folder]))
-        if folder.path not in self._scanned:
-            self._scanned.add(folder.path)
-            self._report.unchanged += report.unchanged
-        for skipped in report.skipped:
-            self._say_skipped(skipped)
-        self._vitals.scanned_at = time.time()
-        self._tell(WatchEvent("scanned", folder.path, count=comparison.found))
+        self._vitals.scanned(folder.path, report, comparison.found)
 
     def _comparison(self, now: InUse, report: Report | None = None) -> Comparison:
         return Comparison(
@@ -415,17 +380,13 @@ class Watcher:
         if time.monotonic() < self._next_purge:
             return False
         self._next_purge = time.monotonic() + _PURGE_SECONDS
-        self._report.purged += purge(
+        self._vitals.report.purged += purge(
             self._catalog,
             self._handling.thumbnails,
             older_than_days=self._rules.grace_days,
             thorough=True,
         )
         return True
-
-    def _trouble(self, error: InputError) -> None:
-        logger.warning("%s", error)
-        self._tell(WatchEvent("trouble", reason=str(error)))
 
     def _beat(self, stage: str, *, now: bool = False) -> None:
         self._vitals.beat(

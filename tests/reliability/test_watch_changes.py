@@ -39,9 +39,6 @@ def watched(quick, filled: Path, watch) -> Watch:
     return running
 
 
-Change = Callable[[Path], None]
-
-
 def move(root: Path) -> None:
     (root / "a" / "00.png").rename(root / "b" / "new name.png")
 
