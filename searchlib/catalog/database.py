@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -184,7 +185,7 @@ class Database:
             try:
                 connection.execute("PRAGMA foreign_keys = ON")
                 if self.writable:
-                    connection.execute("PRAGMA journal_mode = WAL")
+                    _use_write_ahead_log(connection)
                     connection.execute("PRAGMA synchronous = FULL")
             except BaseException:
                 connection.close()
@@ -219,6 +220,19 @@ class Database:
         logger.info("keeping a copy of the catalog at revision %s in %s", revision, target)
         with closing(sqlite3.connect(self.path)) as old, closing(sqlite3.connect(target)) as copy:
             old.backup(copy)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Go over to the write-ahead log, for which SQLite does not wait while others do the same."""
+    patience = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > patience:
+                raise
+            time.sleep(0.01)
 
 
 def _begin(connection: Connection) -> None:

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import time
 import unicodedata
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 

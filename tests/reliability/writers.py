@@ -143,6 +143,12 @@ def _upset_once(root: Path, chance: random.Random, number: int) -> None:
     place.mkdir(parents=True, exist_ok=True)
     data = content(number, chance.choice(("JPEG", "PNG")))
     one, other = (chance.choice(files), chance.choice(files)) if files else (anywhere, anywhere)
+    # Who writes through one of two hard links is told of under that name alone; the other one is
+    # noticed by the next scan.
+    for path in (one, anywhere):
+        if path.exists() and path.stat().st_nlink > 1:
+            path.unlink()
+            path.write_bytes(data)
     ways = ("write", "edit", "steps", "temp", "copy", "link", "move", "swap", "delete", "touch",
             "folder", "drop", "twin")  # fmt: skip
     match chance.choice(("write", "write", "delete", *ways) if len(files) > 60 else
