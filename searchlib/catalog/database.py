@@ -225,14 +225,18 @@ class Database:
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     """Go over to the write-ahead log, for which SQLite does not wait while others do the same."""
     patience = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > patience:
-                raise
-            time.sleep(0.01)
+    while not _try_write_ahead_log(connection, last=time.monotonic() > patience):
+        time.sleep(0.01)
+
+
+def _try_write_ahead_log(connection: sqlite3.Connection, *, last: bool) -> bool:
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if last or "locked" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _begin(connection: Connection) -> None:
