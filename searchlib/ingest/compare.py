@@ -258,13 +258,17 @@ class Comparison:
             and (self._met is None or known.path not in self._met)
             and not self._is_new(known.path, folder)
         ):
-            # It exists, but the folder does not count it any more: it was excluded, or it has its
-            # name in another spelling, which the file system takes for the same.
+            # It exists, but the folder does not count it any more: it was excluded, is a folder
+            # now, or has its name in another spelling, which the file system takes for the same.
             self.absent.add_left_out(known)
 
     def _is_new(self, path: str, folder: FolderRecord) -> bool:
         """Whether a file came after its folder was listed, and another process has taken it in."""
-        return is_in_scope(folder, path, is_folder=False) and is_spelled_so(path)
+        return (
+            os.path.isfile(path)
+            and is_in_scope(folder, path, is_folder=False)
+            and is_spelled_so(path)
+        )
 
     def flush(self) -> None:
         """Write what was noted so far."""

@@ -245,16 +245,16 @@ class Watcher:
         for each in settled:
             files.extend(self._judge(each, comparison, folders))
         if len(files) < _MANY:
-            self._take_in(now, files)
+            taken = self._take_in(now, files)
         else:
             with now.encoder.for_throughput(self._handling.workers):
-                self._take_in(now, files)
+                taken = self._take_in(now, files)
         comparison.flush()
         if len(self._spool) == spooled:
             self._mark_absent(comparison, folders)
         else:
             self._absent.append((comparison, folders))
-        if not self._stop.is_set():  # else some of it may not have been taken in
+        if taken == len(files):  # else it was stopped, and the next start looks again
             self._hints.done(settled)
         return True
 
@@ -311,16 +311,20 @@ class Watcher:
             if file.path not in done or not file.stat.is_untouched(known[file.path].stat)
         ]
 
-    def _take_in(self, now: InUse, files: Iterable[Found]) -> None:
+    def _take_in(self, now: InUse, files: Iterable[Found]) -> int:
+        """Read, embed and commit files; says how many it came to."""
+        taken = 0
         intake = Intake(self._catalog, now.encoder, now.model, self._handling, self._working)
         for result in intake.run(files, stopped=self._stop.is_set):
             self._vitals.file(result)
             self._since_idle += 1
+            taken += 1
             self._beat("embedding")
         left = len(self._spool)
         if left:
             done = self._since_idle
             self._tell(WatchEvent("progress", count=done, total=done + left))
+        return taken
 
     def _scan(self, folder: FolderRecord, reason: str) -> None:
         """Compare a folder with the catalog; what has to be read goes into the spool."""
