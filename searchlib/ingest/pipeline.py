@@ -1,6 +1,6 @@
 """Folders and files into a library, once: recover, compare, take in, look for what is gone.
 
-    what a killed process left -> walk and compare -> spool -> intake -> absent files -> purge
+    what a killed process left -> walk and compare -> spool -> intake -> absent files
 
 An interrupted ingest loses at most what was not committed yet, and the next one finds exactly that
 to be done.
@@ -40,7 +40,6 @@ def ingest(
     handling: Handling,
     *,
     retry: bool = False,
-    grace_days: float = GRACE_DAYS,
     stopped: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Generator[FileResult, None, Report]:
@@ -53,7 +52,6 @@ def ingest(
         paths: folders and files.
         handling: how files are taken in.
         retry: try untouched files again that could not be used before.
-        grace_days: give up what is missing for longer.
         stopped: asked between two files whether to stop.
         on_progress: called from this thread.
 
@@ -103,7 +101,6 @@ def ingest(
     if not report.cancelled:
         # Only now: a file that was moved has its new path by this time.
         judge_absent(comparison, folders, report)
-        report.purged = purge(catalog, handling.thumbnails, older_than_days=grace_days)
     report.seconds = time.monotonic() - started
     return report
 

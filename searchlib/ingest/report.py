@@ -66,10 +66,11 @@ class Report:
         changed: known files with new content.
         embedded: known files whose image had no vector of the model in use.
         unchanged: known files that were not touched, or only touched.
-        missing: known files that are gone; their vectors are kept for a grace time.
+        missing: known files that are gone; their vectors are kept for a grace time at least.
         offline: known files on a drive that is not mounted; they are kept as they are.
         skipped: with reasons, in the order in which they were met.
-        purged: files that were missing for longer than the grace time and are given up.
+        purged: files that were missing for longer than the grace time and are given up; only
+            watching does that.
         cancelled: whether it was stopped before its end.
         seconds: from the first folder to the last commit.
     """
