@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -244,11 +244,9 @@ class Watcher:
         files: list[Found] = []
         for each in settled:
             files.extend(self._judge(each, comparison, folders))
-        if len(files) < _MANY:
+        many = len(files) >= _MANY
+        with now.encoder.for_throughput(self._handling.workers) if many else nullcontext():
             taken = self._take_in(now, files)
-        else:
-            with now.encoder.for_throughput(self._handling.workers):
-                taken = self._take_in(now, files)
         comparison.flush()
         if len(self._spool) == spooled:
             self._mark_absent(comparison, folders)
