@@ -1,17 +1,12 @@
 """The README tells the truth about commands, dependencies and what is checked."""
 
 import re
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from searchlib.cli import main
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +17,6 @@ from searchlib.encoder.card import (
     Triple,
 )
 from searchlib.errors import CardError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 BUILT_IN = "tiny-vit-5m"
 SHIPPED = Path(__file__).parent / "models"

@@ -11,7 +11,7 @@ import logging
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 from PIL import ExifTags, Image
 
@@ -163,7 +163,7 @@ def _taken_at(photo: dict[int, object], label: str) -> datetime | None:
 
 def _zone(offset: str) -> timezone | None:
     if offset == "Z":
-        return timezone.utc
+        return UTC
     match = _OFFSET.fullmatch(offset)
     if match is None:
         return None

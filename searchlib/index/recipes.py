@@ -11,18 +11,13 @@ A recipe is a TOML file in `indexes/`, named after itself:
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
 
 from searchlib.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FACTORIES = ("SQfp16",)
 METRICS = ("inner_product",)

@@ -65,7 +65,7 @@ class Backend(httpcore2.NetworkBackend):
                 )
                 return _Stream(stream, self._left)
             # One address after the other is the point: a host may have several.
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:  # noqa: PERF203
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failed = error
         raise failed
 

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 
 from click.testing import CliRunner
@@ -32,7 +32,7 @@ def test_it_tells_what_is_in_the_library(run, filled_library, encoder):
 def test_the_json_holds_the_same(run, filled_library, encoder):
     status = json.loads(run("status", "--json", "--library", filled_library).stdout)
     moment = datetime.fromisoformat(status.pop("last_change"))
-    assert timedelta(0) < datetime.now(timezone.utc) - moment < timedelta(hours=1)
+    assert timedelta(0) < datetime.now(UTC) - moment < timedelta(hours=1)
     assert status.pop("catalog_bytes") == (filled_library / "catalog.db").stat().st_size
     (checkpoint,) = filled_library.glob("*.ckpt")
     assert status.pop("index_bytes") == checkpoint.stat().st_size

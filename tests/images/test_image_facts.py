@@ -1,5 +1,5 @@
 import logging
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -63,7 +63,7 @@ def test_the_time_is_the_cameras_own_unless_a_zone_is_given(encode):
     assert zoned.utcoffset() == -timedelta(hours=5, minutes=30)
     assert zoned.replace(tzinfo=None) == datetime(2020, 2, 29, 23, 59, 58)
     zulu = taken(encode, "2020:02:29 23:59:58", OffsetTimeOriginal="Z")
-    assert zulu.tzinfo == timezone.utc
+    assert zulu.tzinfo == UTC
     for nonsense in ("+99:00", "   :  ", "CET", "+05:77", ""):
         assert taken(encode, "2020:02:29 23:59:58", OffsetTimeOriginal=nonsense).tzinfo is None
 
