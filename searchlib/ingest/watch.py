@@ -35,6 +35,7 @@ from searchlib.ingest.compare import Comparison
 from searchlib.ingest.hints import Hints, judge
 from searchlib.ingest.holder import WatchLock
 from searchlib.ingest.intake import Handling, Intake
+from searchlib.ingest.pending import Pending
 from searchlib.ingest.pipeline import GRACE_DAYS, own_folders, purge, recover
 from searchlib.ingest.report import Report
 from searchlib.ingest.roots import Roots
@@ -123,7 +124,7 @@ class Watcher:
         self._vitals = Vitals(catalog, on_event)
         self._tell = on_event
         self._hints = Hints(catalog, settle=rules.settle, patience=rules.patience)
-        self._absent: list[tuple[Comparison, list[FolderRecord]]] = []
+        self._absent = Pending()
         self._next_retry = self._next_purge = 0.0
         self._idle = False
         self._since_idle = 0
@@ -202,7 +203,7 @@ class Watcher:
     def _step(self) -> None:
         """Deal with what is due, the new before the many, and wait where nothing is."""
         self._roots.look_around()
-        if self._take_hints() or self._take_block() or self._judge_absent():
+        if self._judge_absent() or self._take_hints() or self._take_block():
             self._idle = False
             return
         asked = self._roots.next_scan()
@@ -212,7 +213,7 @@ class Watcher:
             return
         if self._try_failures_again() or self._give_up_missing():
             return
-        waiting = self._catalog.dirty.size()[0]
+        waiting = self._catalog.dirty.size()[0] + len(self._absent)
         if not waiting and not self._idle:
             self._save_index()
             self._idle = True
@@ -248,10 +249,7 @@ class Watcher:
         with now.encoder.for_throughput(self._handling.workers) if many else nullcontext():
             taken = self._take_in(now, files)
         comparison.flush()
-        if len(self._spool) == spooled:
-            self._mark_absent(comparison, folders)
-        else:
-            self._absent.append((comparison, folders))
+        self._absent.add(comparison, folders, after_spool=len(self._spool) > spooled)
         if taken == len(files):  # else it was stopped, and the next start looks again
             self._hints.done(settled)
         return True
@@ -270,15 +268,13 @@ class Watcher:
         return []
 
     def _judge_absent(self) -> bool:
-        """Mark what is gone once the spool is empty: what was moved has its new path by then."""
-        absent, self._absent = self._absent, []
-        for comparison, folders in absent:
-            self._mark_absent(comparison, folders)
-        return bool(absent)
-
-    def _mark_absent(self, comparison: Comparison, folders: list[FolderRecord]) -> None:
-        missing, offline = comparison.absent.resolve(folders)
-        self._vitals.absent(missing, offline)
+        """Mark what is gone, and not what was moved; says whether there was anything to judge."""
+        resting, empty = not len(self._hints), not len(self._spool)
+        judged = 0
+        for comparison, folders in self._absent.take(spool_is_empty=empty, nothing_settles=resting):
+            self._vitals.absent(*comparison.absent.resolve(folders))
+            judged += 1
+        return judged > 0
 
     def _take_block(self) -> bool:
         """Take in some of what scans have found; says whether there was anything."""
@@ -337,7 +333,7 @@ class Watcher:
         except InputError as error:
             self._vitals.trouble(error)
         comparison.flush()
-        self._absent.append((comparison, [folder]))
+        self._absent.add(comparison, [folder], after_spool=True)
         self._vitals.scanned(folder.path, report, comparison.found)
 
     def _comparison(self, now: InUse, report: Report | None = None) -> Comparison:
@@ -375,7 +371,7 @@ class Watcher:
             now = self._current()
             comparison = self._comparison(now)
             self._take_in(now, [found for each in due for found in comparison.file(each.path)])
-            self._absent.append((comparison, self._roots.folders))
+            self._absent.add(comparison, self._roots.folders, after_spool=False)
         return bool(due)
 
     def _give_up_missing(self) -> bool:

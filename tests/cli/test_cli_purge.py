@@ -70,10 +70,15 @@ def test_on_a_terminal_it_asks_first(run, on_a_terminal, lacking):
     assert counts(run, lacking) == (1, 7)
 
 
-def test_an_add_gives_up_what_is_missing_for_longer_than_the_grace_time(run, photos, lacking):
+def test_watch_gives_up_what_is_missing_for_longer_than_the_grace_time_and_add_does_not(
+    run, photos, lacking
+):
     with contextlib.closing(sqlite3.connect(lacking / "catalog.db")) as database, database:
         database.execute("UPDATE file SET missing_since = missing_since - ?", (25 * DAY,))
     done = run("add", photos, "--library", lacking)
+    assert os.fsdecode(done.stdout).startswith("added 0, moved 0, unchanged 6, skipped 0 in ")
+    assert counts(run, lacking) == (2, 8)
+    done = run("watch", "--once", photos, "--library", lacking)
     assert os.fsdecode(done.stdout).startswith(
         "added 0, moved 0, unchanged 6, skipped 0, purged 1 in "
     )
