@@ -125,9 +125,13 @@ class Places:
             "attempts": 0,
             "next_try": None,
         }
+        forgiven = {name: values[name] for name in ("failure", "reason", "attempts", "next_try")}
         count = 0
         with self._database.writing() as connection:
             for some in chunks(paths):
+                # One that is marked so already may have been found and lost again since.
+                again = and_(File.path.in_(some), File.state == state, File.failure.is_not(None))
+                connection.execute(update(File).where(again).values(**forgiven))
                 here = and_(File.path.in_(some), File.state != state)
                 if state == "missing":
                     # Of a place that never was a picture nothing is worth remembering.

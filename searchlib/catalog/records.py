@@ -73,6 +73,11 @@ class KnownFile:
     next_try: float | None = None
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether it is missing, and nothing is left to be forgotten with that."""
+        return self.state == "missing" and self.failure is None
+
+    @property
     def is_done(self) -> bool:
         """Whether nothing has to be done while the file stays as it is."""
         return self.state == "present" and self.embedded and self.failure is None

@@ -87,7 +87,7 @@ class Absent:
                 missing.append(path)
         count = self._catalog.places.mark_missing(missing)
         if offline:
-            lost = (known.path for known in offline if known.state != "offline")
+            lost = [k.path for k in offline if k.state != "offline" or k.failure is not None]
             self._catalog.places.mark_offline(lost)
         roots = sorted((folder.path for folder in folders), key=len, reverse=True)
         where = Counter(

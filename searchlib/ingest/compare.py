@@ -168,7 +168,7 @@ class Comparison:
             LibraryError: the catalog cannot be read.
         """
         for known in self._known(path):
-            if known.state != "missing" and gone(known.path):
+            if not known.is_given_up and gone(known.path):
                 self.absent.add(known)
 
     def _no_file(self, path: str, error: OSError | ValueError) -> None:
@@ -249,7 +249,7 @@ class Comparison:
             self._unusable.append(SkippedFile(item.path, stat, path, item.reason, "access"))
 
     def _only_known(self, known: KnownFile, folder: FolderRecord, unlisted: list[str]) -> None:
-        if known.state == "missing" or known.path.startswith(tuple(unlisted)):
+        if known.is_given_up or known.path.startswith(tuple(unlisted)):
             return
         if gone(known.path) and not os.path.islink(known.path):
             self.absent.add(known)

@@ -173,3 +173,26 @@ def test_what_was_finished_before_an_interrupt_is_kept(library: Library, photos:
     assert library.status().images == 3
     count = len(list(photos.iterdir()))
     assert library.add(photos).added == count - 3
+
+
+@pytest.mark.parametrize("state", ["missing", "offline", "present"])
+def test_a_file_that_was_in_the_decoder_and_is_gone_is_no_failure_any_more(
+    library: Library, photos: Path, state: str
+) -> None:
+    path = photos / "cat.jpg"
+    library.add(photos)
+    places = library._catalog.places
+    content = path.read_bytes()
+    path.unlink()
+    if state == "missing":
+        library.add(photos)
+    elif state == "offline":
+        places.mark_offline([str(path)])
+    # It was back for a moment, and the process was killed while it was read.
+    places.suspect([str(path)])
+    library.add(photos)
+    assert library.failures() == []
+    assert library.status().missing == 1
+    path.write_bytes(content)
+    report = library.add(photos)
+    assert (report.skipped, library.status().images) == ([], 8)
