@@ -18,6 +18,7 @@ from searchlib.ingest import (
     Progress,
     Report,
     WatchEvent,
+    absolute,
     check_rules,
     ingest,
     is_below,
@@ -140,7 +141,7 @@ class Upkeep:
 
     def failures(self, *paths: str | os.PathLike[str]) -> list[Failure]:
         """The files whose last try failed and why, by path: all, or those at and below paths."""
-        roots = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links keep their names
+        roots = [absolute(path) for path in paths]
         found = self._catalog.places.failures()
         return [each for each in found if not roots or is_below(each.path, roots)]
 
@@ -194,7 +195,7 @@ class Upkeep:
             InputError: it is a file, or a pattern means nothing.
             LibraryError: the library cannot be written.
         """
-        path = os.path.abspath(folder)  # noqa: PTH100 - links keep their names
+        path = absolute(folder)
         if os.path.isfile(path):  # noqa: PTH113 - a Path raises where it may not look
             raise InputError(f"{printable(path)}: is a file; name the folder that it lies in")
         record = FolderRecord(
@@ -208,7 +209,7 @@ class Upkeep:
 
         Its files stay in the library.
         """
-        return self._catalog.folders.forget(os.path.abspath(folder))  # noqa: PTH100 - as above
+        return self._catalog.folders.forget(absolute(folder))
 
     def watch(
         self,
@@ -246,7 +247,7 @@ class Upkeep:
         from searchlib.ingest.watch import Watcher, WatchRules
 
         for folder in folders:
-            known = self._catalog.folders.get(os.path.abspath(folder))  # noqa: PTH100 - as above
+            known = self._catalog.folders.get(absolute(folder))
             if known is None or not known.watched:
                 self.register(folder)
         watcher = Watcher(

@@ -202,7 +202,7 @@ def local_path(text: str, root: Path) -> str | None:
     if "\0" in text or not text:
         return None
     # Links stay as they are, as in `add`: the catalog knows files by the names people use.
-    return os.path.abspath(root / text)  # noqa: PTH100
+    return os.path.abspath(root / text)  # noqa: PTH100 - a Path follows them
 
 
 def file_uri(path: str) -> str:

@@ -64,6 +64,7 @@ class FlatIndex:
 
     def __contains__(self, id: object) -> bool:
         try:
+            # Whatever is no integer raises, which mypy wants to be told beforehand.
             wanted = np.array([operator.index(id)], np.int64)  # type: ignore[arg-type]
         except (TypeError, OverflowError):
             return False

@@ -36,6 +36,7 @@ class NumpyIndex:
 
     def __contains__(self, id: object) -> bool:
         try:
+            # Whatever is no integer raises, which mypy wants to be told beforehand.
             return operator.index(id) in self._table[0]  # type: ignore[arg-type]
         except TypeError:
             return False

@@ -6,7 +6,7 @@ from searchlib.ingest.holder import is_watched
 from searchlib.ingest.ignore import IGNORE_FILE, check_rules
 from searchlib.ingest.intake import Handling
 from searchlib.ingest.pipeline import GRACE_DAYS, ingest, purge
-from searchlib.ingest.place import processors
+from searchlib.ingest.place import absolute, processors
 from searchlib.ingest.reembed import ModelChange, change_model
 from searchlib.ingest.report import FileResult, Progress, Report, Skipped
 from searchlib.ingest.vitals import WatchEvent
@@ -22,6 +22,7 @@ __all__ = [
     "Report",
     "Skipped",
     "WatchEvent",
+    "absolute",
     "change_model",
     "check_rules",
     "ingest",

@@ -22,6 +22,7 @@ from searchlib.images import remove_thumbnail
 from searchlib.ingest.absent import offline_words
 from searchlib.ingest.compare import Comparison
 from searchlib.ingest.intake import Handling, Intake
+from searchlib.ingest.place import absolute
 from searchlib.ingest.report import FileResult, Progress, Report
 from searchlib.ingest.spool import Spool
 from searchlib.ingest.working import Working, forget, left_behind
@@ -71,7 +72,7 @@ def ingest(
     report = Report()
     catalog.database.require_writable()
     recover(catalog)
-    roots = list(dict.fromkeys(map(_abspath, paths)))
+    roots = list(dict.fromkeys(map(absolute, paths)))
     comparison = Comparison(
         catalog,
         model,
@@ -116,7 +117,7 @@ def recover(catalog: Catalog) -> None:
 def own_folders(catalog: Catalog) -> tuple[str, ...]:
     """The library's own folder, which may lie in a folder of pictures and has pictures in it."""
     folder = catalog.database.folder
-    return _abspath(folder), os.path.realpath(folder)
+    return absolute(folder), os.path.realpath(folder)
 
 
 def judge_absent(comparison: Comparison, folders: Iterable[FolderRecord], report: Report) -> None:
@@ -181,8 +182,3 @@ def _overlap(roots: Sequence[str]) -> bool:
     ends = sorted(os.path.join(root, "") for root in roots)
     # What begins with a path stands right behind it, or behind others that do.
     return any(after.startswith(before) for before, after in pairwise(ends))
-
-
-def _abspath(path: str | os.PathLike[str]) -> str:
-    # Resolving links would rename the files.
-    return os.path.abspath(path)

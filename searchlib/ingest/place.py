@@ -9,6 +9,7 @@ import unicodedata
 
 from searchlib.catalog import Facts, Stat
 from searchlib.images import ImageFacts, OpenedFile
+from searchlib.ingest.mounts import device_of_nearest
 
 _HALF = 1 << 63
 
@@ -65,15 +66,13 @@ def gone_from(path: str, device: int | None) -> bool:
 
 def nearest_device(path: str) -> int | None:
     """The device of the nearest folder above a path that exists; None where nothing can be said."""
-    while True:
-        path = path[: path.rindex(os.sep)]
-        try:
-            return signed(os.stat(path or os.sep).st_dev)
-        except (FileNotFoundError, NotADirectoryError):
-            if not path:
-                return None
-        except (OSError, ValueError):
-            return None
+    device = device_of_nearest(os.path.dirname(path))
+    return None if device is None else signed(device)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """A path as the catalog keeps it; links stay as they are, for resolving them renames files."""
+    return os.path.abspath(path)
 
 
 def is_spelled_so(path: str) -> bool:

@@ -24,6 +24,7 @@ from searchlib.catalog import (
     SkippedFile,
     Stat,
 )
+from searchlib.catalog.records import FailureKind
 from searchlib.catalog.writer import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, pause_after
 from searchlib.errors import ModelMismatchError
 from searchlib.search import LiveIndex
@@ -58,8 +59,8 @@ def picture(path: str, number: int) -> ReadFile:
     return ReadFile(path, STAT, digest(number), None, NewContent(FACTS, vector(number)))
 
 
-def skipped(path: str, kind: str, reason: str = "it is torn") -> SkippedFile:
-    return SkippedFile(path, STAT, None, reason, kind)  # type: ignore[arg-type]
+def skipped(path: str, kind: FailureKind, reason: str = "it is torn") -> SkippedFile:
+    return SkippedFile(path, STAT, None, reason, kind)
 
 
 def put(catalog: Catalog, model: ModelRecord, *files: ReadFile | SkippedFile) -> None:
