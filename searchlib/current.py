@@ -33,16 +33,33 @@ class Current:
         catalog: of the library.
         given: the encoder that the library was opened with; if there is none, that of its vectors,
             and in an empty library the one that comes with the package.
+        background: build indexes in a thread of their own; the caller closes this object.
     """
 
-    def __init__(self, catalog: Catalog, given: ImageEncoder | None) -> None:
+    def __init__(
+        self, catalog: Catalog, given: ImageEncoder | None, *, background: bool = False
+    ) -> None:
         self._catalog = catalog
+        self._background = background
         self._folder = catalog.database.folder
         self._given = given
         self._built_in: ImageEncoder | None = None
         self._now: InUse | None = None
         self._coming: InUse | None = None
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Stop what goes on in the background."""
+        with self._lock:
+            if self._now is not None:
+                self._now.index.close()
+
+    def reopen_index(self) -> None:
+        """Open the index anew at the next question: another one was chosen."""
+        with self._lock:
+            if self._now is not None:
+                self._now.index.close()
+            self._now = None
 
     def first_encoder(self) -> ImageEncoder:
         """The encoder that an empty library begins with."""
@@ -86,7 +103,8 @@ class Current:
                 self._follow(self._coming)
             if self._now is None or self._now.model != model:
                 encoder = self._encoder_of(model)
-                self._now = InUse(encoder, model, LiveIndex(self._catalog, model, self._folder))
+                self._go_over(InUse(encoder, model, self._index_of(model)))
+            assert self._now is not None
             return self._now
 
     def begin(self) -> InUse:
@@ -128,7 +146,7 @@ class Current:
         model = self._catalog.known_model(
             identity=encoder.identity, name=card.name, dimension=encoder.dimension
         )
-        index = LiveIndex(self._catalog, model, self._folder)
+        index = self._index_of(model)
         # From the moment of the switch on, other threads need it.
         coming = self._coming = InUse(encoder, model, index)
         try:
@@ -138,9 +156,17 @@ class Current:
         finally:
             self._coming = None
 
+    def _index_of(self, model: ModelRecord) -> LiveIndex:
+        return LiveIndex(self._catalog, model, self._folder, background=self._background)
+
+    def _go_over(self, now: InUse) -> None:
+        if self._now is not None and self._now.index is not now.index:
+            self._now.index.close()
+        self._now = now
+
     def _follow(self, coming: InUse) -> None:
         """Go over to a model that this object put to use itself."""
-        self._now = coming
+        self._go_over(coming)
         if self._given is not None:
             self._given = coming.encoder
 

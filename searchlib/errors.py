@@ -24,6 +24,7 @@
     │       └── ChecksumError           what came has another length or SHA-256
     ├── VectorError           vectors or ids of the wrong shape, dtype, length or value
     │   └── VectorFileError     a file of vectors that cannot be taken over; names the file
+    ├── IndexServiceError     the server that keeps the index cannot be used; names its address
     ├── CheckpointError       an index file that is missing, torn, damaged or another's; it is
     │                         rebuilt from the catalog and does not reach the user
     └── LibraryError          the library as a whole; names its folder
@@ -181,6 +182,10 @@ class VectorError(SearchlibError, ValueError):
 
 class VectorFileError(VectorError):
     """A file of vectors that cannot be taken over."""
+
+
+class IndexServiceError(SearchlibError):
+    """The server that keeps the index cannot be reached, or refuses; names its address."""
 
 
 class CheckpointError(SearchlibError):

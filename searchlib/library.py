@@ -18,6 +18,7 @@ from searchlib.images import (
     FetchPolicy,
     Source,
 )
+from searchlib.indexing import Indexing
 from searchlib.ingest import (
     ModelChange,
     Progress,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = "SEARCHLIB_LIBRARY"
 
 
-class Library(Upkeep):
+class Library(Upkeep, Indexing):
     """A library of images, from `open_library`; may be used from many threads."""
 
     def __init__(
@@ -45,14 +46,17 @@ class Library(Upkeep):
         encoder: ImageEncoder | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         fetch_policy: FetchPolicy = OWN_POLICY,
+        background: bool = True,
     ) -> None:
         catalog = Catalog(folder, create=create)
-        super().__init__(folder, catalog, Current(catalog, encoder), max_pixels)
+        current = Current(catalog, encoder, background=background)
+        super().__init__(folder, catalog, current, max_pixels)
         self._fetch_policy = fetch_policy
         self._changing = threading.Lock()
 
     def close(self) -> None:
         """Close the library; calling it twice does no harm."""
+        self._current.close()
         self._catalog.close()
 
     def __enter__(self) -> Library:
@@ -261,6 +265,7 @@ def open_library(
     encoder: ImageEncoder | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     fetch_policy: FetchPolicy = OWN_POLICY,
+    background: bool = True,
 ) -> Library:
     """Open a library, or make an empty one.
 
@@ -272,6 +277,8 @@ def open_library(
         max_pixels: refuse images with more.
         fetch_policy: what may be fetched where a query is a URL; a server that takes URLs from
             others forbids private addresses.
+        background: build a new index in a thread of its own when the library has outgrown the one
+            that it has; without it, `build_index` does that.
 
     Raises:
         LibraryError: the library cannot be opened; see the errors for the reasons.
@@ -283,4 +290,5 @@ def open_library(
         encoder=encoder,
         max_pixels=max_pixels,
         fetch_policy=fetch_policy,
+        background=background,
     )

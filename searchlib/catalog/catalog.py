@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
 from searchlib.catalog import foreign, models
 from searchlib.catalog.chunks import chunks
@@ -27,7 +27,7 @@ from searchlib.catalog.records import (
     Stat,
     Unembedded,
 )
-from searchlib.catalog.schema import Dirty, Embedding, File, Folder, Image, table
+from searchlib.catalog.schema import Dirty, Embedding, File, Folder, Image, Setting, table
 from searchlib.catalog.vectors import (
     Changes,
     change_at,
@@ -38,6 +38,7 @@ from searchlib.catalog.vectors import (
     read_all,
     read_blocks,
     read_ids,
+    read_some,
 )
 from searchlib.catalog.watching import DirtyList, Folders, Pulse
 from searchlib.catalog.writer import BatchWriter
@@ -58,6 +59,7 @@ class Catalog:
     Args:
         folder: the library's folder.
         create: make an empty library where there is none.
+        url: of the PostgreSQL database that holds the catalog; a SQLite file in the folder if None.
 
     Attributes:
         places: where files lie or lay, and what failed there.
@@ -69,8 +71,8 @@ class Catalog:
         LibraryError: as Database.
     """
 
-    def __init__(self, folder: Path, *, create: bool) -> None:
-        self.database = Database(folder, create=create)
+    def __init__(self, folder: Path, *, create: bool = True, url: str | None = None) -> None:
+        self.database = Database(folder, create=create, url=url)
         self.places = Places(self.database)
         self.folders = Folders(self.database)
         self.dirty = DirtyList(self.database)
@@ -184,14 +186,14 @@ class Catalog:
         """The stored vector of an image, float32 [dimension] of length 1, or None."""
         with self.database.reading() as connection:
             row = connection.execute(_VECTOR, _key(digest, model)).scalar()
-        return None if row is None else decode_vector(row, model, self.database.path)
+        return None if row is None else decode_vector(row, model, self.database.place)
 
     def known_images(
         self, digests: Collection[bytes], model: ModelRecord | None
     ) -> dict[bytes, KnownImage]:
         """The images of some digests, by digest; without vectors where there is no model yet."""
         with self.database.reading() as connection:
-            return foreign.known_images(connection, model, digests, self.database.path)
+            return foreign.known_images(connection, model, digests, self.database.place)
 
     def digests_at(self, paths: Collection[str]) -> dict[str, tuple[Stat, bytes]]:
         """The files present at some absolute paths: what tells if they were touched, the digest."""
@@ -210,7 +212,7 @@ class Catalog:
         """
         with self.database.reading() as connection:
             yield foreign.stored_vectors(
-                connection, model, self.database.path, include_missing=include_missing
+                connection, model, self.database.place, include_missing=include_missing
             )
 
     def images(self, ids: Collection[int]) -> dict[int, ImageRecord]:
@@ -256,7 +258,7 @@ class Catalog:
     def change_at(self, model: ModelRecord, seq: int) -> Changes | None:
         """The one change of a number as it stands now, or None where there is none."""
         with self.database.reading() as connection:
-            return change_at(connection, model, seq, self.database.path)
+            return change_at(connection, model, seq, self.database.place)
 
     def all_vectors(self, model: ModelRecord) -> tuple[int, NDArray[np.int64], NDArray[np.float16]]:
         """The whole vector set as it stood at one moment.
@@ -267,7 +269,23 @@ class Catalog:
         """
         with self.database.reading() as connection:
             seq = last_seq(connection, model)
-            return seq, *read_all(connection, model, self.database.path)
+            return seq, *read_all(connection, model, self.database.place)
+
+    def vectors(
+        self, model: ModelRecord, ids: Iterable[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """The vectors of some images as they stood at one moment.
+
+        Args:
+            model: whose vectors.
+            ids: of the images, in any order, also twice.
+
+        Returns:
+            The ids of those that have a vector, int64 [n], rising, each once; their vectors as
+            they are stored, float16 [n, dimension].
+        """
+        with self.database.reading() as connection:
+            return read_some(connection, model, ids, self.database.place)
 
     @contextmanager
     def vector_blocks(
@@ -277,7 +295,7 @@ class Catalog:
         with self.database.reading() as connection:
             seq = last_seq(connection, model)
             ids = read_ids(connection, model)
-            yield seq, ids, read_blocks(connection, model, self.database.path)
+            yield seq, ids, read_blocks(connection, model, self.database.place)
 
     def changes_since(self, model: ModelRecord, after: int) -> int:
         """How many changes of the vector set came after a change number."""
@@ -287,7 +305,21 @@ class Catalog:
     def changes(self, model: ModelRecord, *, after: int) -> Changes:
         """What happened to the vector set after a change number."""
         with self.database.reading() as connection:
-            return changes_after(connection, model, after, self.database.path)
+            return changes_after(connection, model, after, self.database.place)
+
+    def setting(self, name: str) -> str | None:
+        """What was chosen for this library under a name, None where nothing was."""
+        with self.database.reading() as connection:
+            return connection.execute(select(Setting.value).where(Setting.name == name)).scalar()
+
+    def put_setting(self, name: str, value: str | None) -> None:
+        """Choose something for this library under a name; None takes back what was chosen."""
+        here = Setting.name == name
+        with self.database.writing() as connection:
+            if value is None:
+                connection.execute(delete(Setting).where(here))
+            elif not connection.execute(update(Setting).where(here).values(value=value)).rowcount:
+                connection.execute(insert(Setting).values(name=name, value=value))
 
     def counts(self, model: ModelRecord | None) -> Counts:
         """What is in the catalog, counted at one moment."""

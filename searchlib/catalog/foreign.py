@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class StoredVectors:
 
 
 def known_images(
-    connection: Connection, model: ModelRecord | None, digests: Collection[bytes], path: Path
+    connection: Connection, model: ModelRecord | None, digests: Collection[bytes], place: str
 ) -> dict[bytes, KnownImage]:
     """The images of some digests, by digest; without vectors where there is no model yet."""
     found = {}
@@ -81,7 +80,7 @@ def known_images(
     )
     for some in _slices(list(digests)):
         for digest, image_id, row in connection.execute(columns.where(_IMAGE.c.digest.in_(some))):
-            vector = decode_vector(row, model, path) if row is not None and model else None
+            vector = decode_vector(row, model, place) if row is not None and model else None
             found[bytes(digest)] = KnownImage(image_id, bytes(digest), vector)
     return found
 
@@ -109,7 +108,7 @@ def digests_at(connection: Connection, paths: Collection[str]) -> dict[str, tupl
 
 
 def stored_vectors(
-    connection: Connection, model: ModelRecord | None, path: Path, *, include_missing: bool
+    connection: Connection, model: ModelRecord | None, place: str, *, include_missing: bool
 ) -> StoredVectors:
     """The vectors of a model; to be read while the transaction is open."""
     if model is None:
@@ -136,7 +135,7 @@ def stored_vectors(
             yield StoredBlock(
                 [bytes(row.digest) for row in rows],
                 [paths.get(row.image_id, ()) for row in rows],
-                np.stack([decode_vector(row.vector, model, path) for row in rows]),
+                np.stack([decode_vector(row.vector, model, place) for row in rows]),
             )
 
     return StoredVectors(count, in_all - count, blocks())

@@ -28,7 +28,7 @@ def config() -> Config:
     return result
 
 
-def require_known(revision: str, path: Path) -> None:
+def require_known(revision: str, place: str) -> None:
     """Refuse a database that this version cannot upgrade.
 
     Raises:
@@ -37,7 +37,7 @@ def require_known(revision: str, path: Path) -> None:
     scripts = ScriptDirectory.from_config(config())
     if revision not in {script.revision for script in scripts.walk_revisions()}:
         raise LibraryTooNewError(
-            f"{path}: a newer searchlib wrote this library (revision {revision}, this one knows "
+            f"{place}: a newer searchlib wrote this library (revision {revision}, this one knows "
             f"up to {scripts.get_current_head()}); upgrade searchlib"
         )
 

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Integer,
     Select,
     SQLColumnExpression,
+    case,
     exists,
     func,
     insert,
     select,
-    type_coerce,
     update,
 )
 
@@ -101,7 +100,7 @@ def has_vector_of(model: ModelRecord, image_id: SQLColumnExpression[Any]) -> Col
 
 def coverage(connection: Connection, model: ModelRecord) -> tuple[int, int]:
     """How many images with a file present have a vector of a model, and how many have none."""
-    has_vector = type_coerce(has_vector_of(model, Image.id), Integer)
+    has_vector = case((has_vector_of(model, Image.id), 1), else_=0)
     query = select(func.count(), func.coalesce(func.sum(has_vector), 0)).where(_PRESENT)
     images, vectors = connection.execute(query.select_from(Image)).one()
     return int(vectors), int(images) - int(vectors)

@@ -6,6 +6,7 @@
       └──< change >───────────┘          the change log of the vector set
     dirty                                paths that something happened to and nobody looked at yet
     watcher                              what the process that watches the folders says of itself
+    setting                              what was chosen for this library, by name
 
 The tables are made by the migrations; `REVISION` is the newest of them and a test keeps the two in
 step. Times are seconds since 1970 (UTC), except `taken_at`: cameras write local time, mostly
@@ -35,9 +36,9 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Integer, TypeDecorator
 
-REVISION = "0002"
+REVISION = "0003"
 
-# SQLite numbers rows by itself only where the type is exactly INTEGER.
+# Whole numbers of 64 bits. SQLite numbers rows by itself only where the type is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -221,19 +222,28 @@ class Watcher(Base):
     __tablename__ = "watcher"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    pid: Mapped[int]
+    pid: Mapped[int] = mapped_column(_Id)
     host: Mapped[str] = mapped_column(String)
     started_at: Mapped[float]
     beat_at: Mapped[float]
     stage: Mapped[str] = mapped_column(String)
-    queued: Mapped[int]
-    settling: Mapped[int]
-    done: Mapped[int]
-    failed: Mapped[int]
+    queued: Mapped[int] = mapped_column(_Id)
+    settling: Mapped[int] = mapped_column(_Id)
+    done: Mapped[int] = mapped_column(_Id)
+    failed: Mapped[int] = mapped_column(_Id)
     per_second: Mapped[float]
     lag: Mapped[float]
     last_event_at: Mapped[float | None]
     scanned_at: Mapped[float | None]
+
+
+class Setting(Base):
+    """What was chosen for this library, such as the recipe of its index; for all processes."""
+
+    __tablename__ = "setting"
+
+    name: Mapped[str] = mapped_column(String, primary_key=True)
+    value: Mapped[str] = mapped_column(String)
 
 
 def table(model: type[Base]) -> Table:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
+from searchlib.catalog.chunks import chunks
 from searchlib.catalog.records import ModelRecord
 from searchlib.catalog.schema import Change, Embedding
 from searchlib.errors import LibraryDamagedError
@@ -40,30 +40,30 @@ def encode_vector(vector: NDArray[np.float32]) -> bytes:
     return vector.astype(STORED).tobytes()
 
 
-def decode_vector(row: bytes, model: ModelRecord, path: Path) -> NDArray[np.float32]:
+def decode_vector(row: bytes, model: ModelRecord, place: str) -> NDArray[np.float32]:
     """A stored vector as float32 [dimension], of length 1 again after the rounding.
 
     Raises:
         LibraryDamagedError: it is not a unit vector of the model's dimension.
     """
-    _check_length(row, model, path)
+    _check_length(row, model, place)
     with np.errstate(all="ignore"):
         vector = np.frombuffer(row, STORED).astype(np.float32)
         length = np.linalg.norm(vector)
     if not 0.99 < length < 1.01:
         raise LibraryDamagedError(
-            f"{path}: a stored vector has the length {length:.3g} where all have 1; put a backup "
-            "of this file in its place"
+            f"{place}: a stored vector has the length {length:.3g} where all have 1; put a "
+            "backup in its place"
         )
     unit: NDArray[np.float32] = vector / length
     return unit
 
 
-def _check_length(row: bytes, model: ModelRecord, path: Path) -> None:
+def _check_length(row: bytes, model: ModelRecord, place: str) -> None:
     if len(row) != model.dimension * STORED.itemsize:
         raise LibraryDamagedError(
-            f"{path}: a stored vector has {len(row)} bytes where {model.name} has "
-            f"{model.dimension * STORED.itemsize}; put a backup of this file in its place"
+            f"{place}: a stored vector has {len(row)} bytes where {model.name} has "
+            f"{model.dimension * STORED.itemsize}; put a backup in its place"
         )
 
 
@@ -80,10 +80,23 @@ def count_after(connection: Connection, model: ModelRecord, after: int) -> int:
 
 
 def read_all(
-    connection: Connection, model: ModelRecord, path: Path
+    connection: Connection, model: ModelRecord, place: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
     """All image ids of a model, int64 [n] rising, and their vectors, float16 [n, dimension]."""
-    return _read(connection, model, path, _vectors_of(model))
+    return _read(connection, model, place, _vectors_of(model))
+
+
+def read_some(
+    connection: Connection, model: ModelRecord, ids: Iterable[int], place: str
+) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """The vectors of some images: ids int64 [n] rising and vectors float16 [n, dimension]."""
+    parts = [
+        _read(connection, model, place, _vectors_of(model).where(Embedding.image_id.in_(some)))
+        for some in chunks(sorted(set(map(int, ids))))
+    ]
+    none = np.empty(0, np.int64), np.empty((0, model.dimension), np.float16)
+    found, vectors = zip(none, *parts, strict=True)
+    return np.concatenate(found), np.concatenate(vectors)
 
 
 def read_ids(connection: Connection, model: ModelRecord) -> NDArray[np.int64]:
@@ -94,27 +107,28 @@ def read_ids(connection: Connection, model: ModelRecord) -> NDArray[np.int64]:
 
 
 def read_blocks(
-    connection: Connection, model: ModelRecord, path: Path
+    connection: Connection, model: ModelRecord, place: str
 ) -> Iterator[NDArray[np.float16]]:
     """The vectors of a model in the order of their ids, float16 [m, dimension] each."""
     query = select(Embedding.vector).where(Embedding.model_id == model.id)
     query = query.order_by(Embedding.image_id).execution_options(yield_per=_PER_BLOCK)
-    for rows in connection.execute(query).scalars().partitions():
-        for row in rows:
-            _check_length(row, model, path)
-        block = np.frombuffer(b"".join(rows), STORED).reshape(len(rows), model.dimension)
-        yield block.astype(np.float16, copy=False)
+    with connection.execute(query) as result:
+        for rows in result.scalars().partitions():
+            for row in rows:
+                _check_length(row, model, place)
+            block = np.frombuffer(b"".join(rows), STORED).reshape(len(rows), model.dimension)
+            yield block.astype(np.float16, copy=False)
 
 
-def changes_after(connection: Connection, model: ModelRecord, after: int, path: Path) -> Changes:
+def changes_after(connection: Connection, model: ModelRecord, after: int, place: str) -> Changes:
     """The net effect of all changes after one."""
     seq = max(last_seq(connection, model), after)
-    return _changes(connection, model, Change.seq > after, seq, path)
+    return _changes(connection, model, Change.seq > after, seq, place)
 
 
-def change_at(connection: Connection, model: ModelRecord, seq: int, path: Path) -> Changes | None:
+def change_at(connection: Connection, model: ModelRecord, seq: int, place: str) -> Changes | None:
     """The one change of a number as it stands now, None where there is none."""
-    change = _changes(connection, model, Change.seq == seq, seq, path)
+    change = _changes(connection, model, Change.seq == seq, seq, place)
     return change if len(change.ids) + len(change.removed) else None
 
 
@@ -123,11 +137,11 @@ def _changes(
     model: ModelRecord,
     which: ColumnElement[bool],
     seq: int,
-    path: Path,
+    place: str,
 ) -> Changes:
     named = select(Change.image_id).where(Change.model_id == model.id, which)
     query = _vectors_of(model).where(Embedding.image_id.in_(named))
-    ids, vectors = _read(connection, model, path, query)
+    ids, vectors = _read(connection, model, place, query)
     all_named = np.array(connection.execute(named.distinct()).scalars().all(), np.int64)
     return Changes(seq, ids, vectors, np.setdiff1d(all_named, ids))
 
@@ -141,13 +155,14 @@ def _vectors_of(model: ModelRecord) -> Select[int, bytes]:
 
 
 def _read(
-    connection: Connection, model: ModelRecord, path: Path, query: Select[int, bytes]
+    connection: Connection, model: ModelRecord, place: str, query: Select[int, bytes]
 ) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
     ids: list[int] = []
     body = bytearray()
-    for image_id, row in connection.execute(query.execution_options(yield_per=_PER_BLOCK)):
-        _check_length(row, model, path)
-        ids.append(image_id)
-        body += row
+    with connection.execute(query.execution_options(yield_per=_PER_BLOCK)) as rows:
+        for image_id, row in rows:
+            _check_length(row, model, place)
+            ids.append(image_id)
+            body += row
     vectors = np.frombuffer(body, STORED).reshape(len(ids), model.dimension)
     return np.array(ids, np.int64), vectors.astype(np.float16, copy=False)

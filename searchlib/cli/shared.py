@@ -83,7 +83,7 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def open_library(folder: Path | None, *, create: bool = False) -> Library:
+def open_library(folder: Path | None, *, create: bool = False, background: bool = False) -> Library:
     """The library of the command."""
     # Half a second of imports, which `searchlib --help` should not pay. All they make lasts until
     # the end: looking for garbage among it, now and at the end, would take a fifth of a query.
@@ -93,7 +93,7 @@ def open_library(folder: Path | None, *, create: bool = False) -> Library:
     gc.freeze()
     gc.enable()
     atexit.register(gc.freeze)
-    return open_library(folder, create=create)
+    return open_library(folder, create=create, background=background)
 
 
 def say(line: str) -> None:

@@ -114,7 +114,7 @@ def watch(
     rules_given = any(ctx.get_parameter_source(name) != ParameterSource.DEFAULT for name in _RULES)
     if rules_given and not paths:
         raise click.UsageError("rules are of folders; say which ones as well")
-    with shared.open_library(folder, create=True) as library, stopping() as stop:
+    with shared.open_library(folder, create=True, background=True) as library, stopping() as stop:
         if rules_given:
             for path in paths:
                 library.register(

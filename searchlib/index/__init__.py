@@ -5,31 +5,43 @@ This room knows vectors and ids and nothing else: not the catalog, not the encod
 
 from __future__ import annotations
 
+from searchlib.index.accelerator import Tuning
+from searchlib.index.base import BaseFacts
 from searchlib.index.checkpoint import (
-    checkpoint_seq,
+    Saved,
     read_checkpoint,
-    remove_stale_temporaries,
+    read_saved,
+    remove_unused,
     stream_checkpoint,
     write_checkpoint,
 )
 from searchlib.index.checks import check_ids, check_vectors
-from searchlib.index.flat_index import FlatIndex
+from searchlib.index.faiss_index import FaissIndex
 from searchlib.index.numpy_index import NumpyIndex
-from searchlib.index.protocol import Neighbours, VectorIndex
-from searchlib.index.recipes import Recipe, load_recipe
+from searchlib.index.protocol import Neighbours, Subset, VectorIndex
+from searchlib.index.recipes import Recipe, load_recipe, recipe_names
+from searchlib.index.sealed import remove_stale_temporaries
+from searchlib.index.tune import tune
 
 __all__ = [
-    "FlatIndex",
+    "BaseFacts",
+    "FaissIndex",
     "Neighbours",
     "NumpyIndex",
     "Recipe",
+    "Saved",
+    "Subset",
+    "Tuning",
     "VectorIndex",
     "check_ids",
     "check_vectors",
-    "checkpoint_seq",
     "load_recipe",
     "read_checkpoint",
+    "read_saved",
+    "recipe_names",
     "remove_stale_temporaries",
+    "remove_unused",
     "stream_checkpoint",
+    "tune",
     "write_checkpoint",
 ]

@@ -1,76 +1,94 @@
-"""Checkpoints: a `FlatIndex` in one file, which is whole or refused.
+"""Checkpoints: a `FaissIndex` on disk, which is whole or refused.
 
-Disk layout, all numbers little-endian:
+A checkpoint is a sealed file (see `searchlib.index.sealed`) of kind CHECKPOINT, and where the index
+has a base, the two files of that base beside it (see `searchlib.index.base_file`). Its facts are
 
-    page 0, 4096 bytes                     the header
-        0     8   magic                    b"SLINDEX\\0"
-        8     4   format version           1
-        12    4   header length            4096
-        16    32  model identity           the 32 bytes that its 64 hex characters spell
-        48    64  recipe name              UTF-8, filled up with zeros
-        112   32  recipe fingerprint       `Recipe.fingerprint`
-        144   4   dimension
-        148   4   zero
-        152   8   count                    how many vectors
-        160   8   seq                      number of the last change in it
-        168   8   body offset              4096
-        176   8   body length              count * (8 + 2 * dimension)
-        184   32  BLAKE3 of the body
-        216   ..  zeros
-        4064  32  BLAKE3 of the bytes 0 to 4063
-    from byte 4096 to the end of the file  the body
-        ids       int64[count]
-        codes     float16[count, dimension]
+    identity    of the model, 64 hex characters
+    dimension
+    seq         number of the last change in it
+    fresh       how many vectors lie in this file
+    base        null, or `generation`, `rows`, `base`, `accelerator`: what names the files of the
+                base, which ones they are (their seals), and how many rows they have
+    tuning      null, or `probes`, `factor`, `recall`, `target`: how the base is searched
+    dead        how many rows of the base do not count
 
-The commit point is the rename. A checkpoint is written to a temporary file in the same folder,
-synchronised to the disk, and renamed over the one before; then the folder is synchronised. Whoever
-opens the path finds the old one or the new one, and whoever has the old one open keeps it. A writer
-that dies leaves the old checkpoint and a temporary file; `remove_stale_temporaries` sweeps those.
+and its body, whose digest is that of all of it:
 
-Every byte is under one of the two checksums, so a file that is torn, flipped, cut, too long, or of
-another model, recipe or format is refused with `CheckpointError`. A checkpoint is a cache: who gets
-that error builds the index again from the catalog.
+    ids         int64[fresh]
+    codes       float16[fresh, dimension]
+    live        uint8[(rows + 7) // 8] where any row is dead: bit r from the lowest on is set where
+                row r of the base counts
+
+The commit point is the rename of this file. The files of a base are written before it under names
+that are new each time, so the checkpoint before stays whole, with its own base, until then; those
+that no checkpoint names any more are swept afterwards.
+
+Every byte is under a checksum. What is torn, flipped, cut, too long, or of another model or format
+is refused with `CheckpointError`: when it is opened, but for the vectors of a base, which are
+verified when they are first read and, all of them, by `verify_checkpoint`. A checkpoint is a cache:
+who gets that error builds the index again from the catalog. Where only what FAISS made of a base is
+damaged, the index opens without it, compares every row, and waits to be merged again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
+import logging
 import re
-import secrets
-import stat
-import struct
-import time
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from blake3 import blake3
 
 from searchlib.errors import CheckpointError, InputError
-from searchlib.index.flat_index import FlatIndex
-from searchlib.index.recipes import Recipe
+from searchlib.index.accelerator import Tuning
+from searchlib.index.base import Base, Live, Seals
+from searchlib.index.base_file import (
+    accelerator_path,
+    base_path,
+    read_accelerator,
+    read_base,
+    recipe_of,
+)
+from searchlib.index.faiss_index import FaissIndex
+from searchlib.index.recipes import Recipe, load_recipe
+from searchlib.index.sealed import (
+    PAGE,
+    Header,
+    Kind,
+    bytes_of,
+    map_sealed,
+    read_header,
+    refused,
+    verify_body,
+    write_sealed,
+)
 
-MAGIC = b"SLINDEX\0"
-VERSION = 1
-HEADER_LENGTH = 4096
-STALE_AFTER = 3600.0
-"""Seconds after which a temporary file is taken for abandoned although its writer seems to live:
-the number of a dead process may belong to another by now."""
+logger = logging.getLogger(__name__)
 
-_FIELDS = struct.Struct("<8sII32s64s32sIIQQQQ32s")
-_DIGEST_LENGTH = 32
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
-_TEMPORARY = re.compile(r"\..+\.(\d{1,10})\.[0-9a-f]{16}\.checkpoint-tmp")
 
 
-def write_checkpoint(
-    path: Path, index: FlatIndex, *, identity: str, recipe: Recipe, seq: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        seq: number of the last change in it.
+        generation: of its base; empty where it has none.
+        vectors: how many it holds.
+    """
+
+    seq: int
+    generation: str
+    vectors: int
+
+
+def write_checkpoint(path: Path, index: FaissIndex, *, identity: str, seq: int) -> None:
     """Writes the index as it is at this moment, in place of the checkpoint before.
 
     Searches and changes go on meanwhile. Read `seq` before the call and see that all changes up to
@@ -78,22 +96,33 @@ def write_checkpoint(
 
     Args:
         path: the checkpoint's file; its folder must exist.
-        index: what to write.
+        index: what to write. Its base, if it has one, was merged for a checkpoint at this path.
         identity: the model's identity, 64 hex characters in lower case.
-        recipe: how the index is built.
         seq: number of the last change that is certainly in the index, from 0.
 
     Raises:
-        InputError: an identity or seq of another form.
+        InputError: an identity or seq of another form, or a base that lies in memory alone.
         OSError: it cannot be written, for want of space for example. The checkpoint before stays
             as it was and no temporary file is left.
     """
-    segments = index.segments()
-    ids = [segment.ids for segment in segments]
-    codes = [segment.codes for segment in segments]
-    count = sum(len(each) for each in ids)
-    head = _head(identity, recipe, index.dimension)
-    _write(path, head, count, seq, _bytes_of([*ids, *codes]))
+    state = index.state()
+    base, seals = state.base, None
+    if base is not None:
+        if base.seals is None:
+            raise InputError(f"{path}: the index has a base that was not written to files")
+        seals = base.seals
+        if base.accelerator is None:
+            seals = Seals(seals.generation, seals.rows, seals.base)
+    segments = state.fresh.segments
+    facts = _facts(identity, seq, index.dimension, state.fresh.count) | {
+        "base": asdict(seals) if seals else None,
+        "tuning": asdict(base.tuning) if base and base.tuning else None,
+        "dead": state.live.dead,
+    }
+    arrays: list[npt.NDArray[Any]] = [segment.ids for segment in segments]
+    arrays += [segment.codes for segment in segments]
+    arrays += [] if state.live.bits is None else [state.live.bits]
+    write_sealed(path, Kind.CHECKPOINT, bytes_of(*arrays), facts)
 
 
 def stream_checkpoint(
@@ -102,18 +131,16 @@ def stream_checkpoint(
     blocks: Iterable[npt.NDArray[np.float16]],
     *,
     identity: str,
-    recipe: Recipe,
     dimension: int,
     seq: int,
 ) -> None:
-    """Writes a checkpoint of vectors that never are in memory all together.
+    """Writes a checkpoint without a base, of vectors that never are in memory all together.
 
     Args:
         path: the checkpoint's file; its folder must exist.
         ids: int64 [n], all different.
         blocks: of their vectors in the same order, float16 [m, dimension] each, n in all.
         identity: the model's identity, 64 hex characters in lower case.
-        recipe: how the index is built.
         dimension: how many numbers a vector has.
         seq: number of the last change that is in the vectors, from 0.
 
@@ -121,68 +148,35 @@ def stream_checkpoint(
         InputError: an identity or seq of another form.
         OSError: as `write_checkpoint`.
     """
-    head = _head(identity, recipe, dimension)
-    parts = chain(_bytes_of([ids]), (part for block in blocks for part in _bytes_of([block])))
-    _write(path, head, len(ids), seq, parts)
+    facts = _facts(identity, seq, dimension, len(ids)) | {"base": None, "tuning": None, "dead": 0}
+    parts = chain(bytes_of(ids), (part for block in blocks for part in bytes_of(block)))
+    write_sealed(path, Kind.CHECKPOINT, parts, facts)
 
 
-def checkpoint_seq(path: Path, *, identity: str, recipe: Recipe, dimension: int) -> int | None:
-    """The number of the last change in a checkpoint by its header; None where it is unusable.
+def read_saved(path: Path, *, identity: str, dimension: int) -> Saved | None:
+    """What the header of a checkpoint says; None where it is unusable.
 
-    Only the header is read: the body may be damaged all the same.
+    Only the header is read: the rest may be damaged all the same.
     """
     try:
-        with path.open("rb") as file:
-            page = file.read(HEADER_LENGTH)
-    except OSError:
+        header = read_header(path, Kind.CHECKPOINT)
+        facts = _checked(path, header, identity, dimension)
+    except CheckpointError:
         return None
-    seal = HEADER_LENGTH - _DIGEST_LENGTH
-    if len(page) < HEADER_LENGTH or blake3(page[:seal]).digest() != page[seal:]:
-        return None
-    *head, _, _, seq, _, _, _ = _FIELDS.unpack_from(page)
-    return int(seq) if tuple(head) == _head(identity, recipe, dimension) else None
+    base = facts["base"] or {"generation": "", "rows": 0}
+    vectors = facts["fresh"] + base["rows"] - facts["dead"]
+    return Saved(facts["seq"], base["generation"], vectors)
 
 
-def _write(
-    path: Path, head: tuple[Any, ...], count: int, seq: int, parts: Iterable[memoryview]
-) -> None:
-    if not 0 <= seq < 1 << 63:
-        raise InputError(f"seq is {seq}; give a number from 0 to 2**63 - 1")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.checkpoint-tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(bytes(HEADER_LENGTH))
-            length, digest = 0, blake3()
-            for part in parts:
-                digest.update(part)
-                file.write(part)
-                length += len(part)
-            file.seek(0)
-            file.write(
-                _sealed(_FIELDS.pack(*head, 0, count, seq, HEADER_LENGTH, length, digest.digest()))
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _synchronise_folder(path.parent)
+def read_checkpoint(path: Path, *, identity: str, dimension: int) -> tuple[FaissIndex, int]:
+    """Opens a checkpoint and verifies it, all but the vectors of its base.
 
-
-def read_checkpoint(
-    path: Path, *, identity: str, recipe: Recipe, dimension: int
-) -> tuple[FlatIndex, int]:
-    """Opens a checkpoint and verifies all of it.
-
-    The file is mapped and not read into memory of its own; the index copies what it changes. It may
-    be replaced or deleted meanwhile.
+    Files are mapped and not read into memory of their own; the index copies what it changes. They
+    may be replaced or deleted meanwhile.
 
     Args:
         path: the checkpoint's file.
         identity: the model's identity, 64 hex characters in lower case.
-        recipe: how the index must be built.
         dimension: how many numbers a vector must have.
 
     Returns:
@@ -192,128 +186,86 @@ def read_checkpoint(
         CheckpointError: it is missing, cannot be read, is damaged, or is another's.
         InputError: an identity of another form.
     """
-    expected = _head(identity, recipe, dimension)
-    pages = _mapped(path)
-    seal = HEADER_LENGTH - _DIGEST_LENGTH
-    *head, zero, count, seq, offset, length, digest = _FIELDS.unpack_from(pages)
-    # Before the checksum: another version may lay out and seal its header in another way.
-    if head[0] != MAGIC:
-        raise _refused(path, "it is not a checkpoint")
-    if head[1] != VERSION:
-        raise _refused(path, f"it has format {head[1]} and this version reads {VERSION}")
-    if blake3(pages[:seal]).digest() != pages[seal:HEADER_LENGTH]:
-        raise _refused(path, "its header is damaged")
-    for found, wanted, what in zip(head, expected, _HEAD, strict=True):
-        if found != wanted:
-            raise _refused(path, f"it is of another {what}")
-    if zero or offset != HEADER_LENGTH or length != count * (8 + 2 * dimension):
-        raise _refused(path, "its header contradicts itself")
-    if len(pages) != offset + length:
-        raise _refused(path, f"it has {len(pages)} bytes instead of {offset + length}")
-    # Threads that have little to do cost more than they bring.
-    threads = blake3.AUTO if length > 1 << 20 else 1
-    if blake3(memoryview(pages)[offset:], max_threads=threads).digest() != digest:
-        raise _refused(path, "its body is damaged")
-    ids = np.frombuffer(pages, np.int64, count, offset)
-    codes = np.frombuffer(pages, np.float16, count * dimension, offset + 8 * count)
-    return FlatIndex.over(ids, codes.reshape(count, dimension)), seq
+    header, pages = map_sealed(path, Kind.CHECKPOINT)
+    facts = _checked(path, header, identity, dimension)
+    fresh, dead = facts["fresh"], facts["dead"]
+    seals = Seals(**facts["base"]) if facts["base"] else None
+    bits = -(-seals.rows // 8) if seals and dead else 0
+    if header.length != fresh * (8 + 2 * dimension) + bits:
+        raise refused(path, "its header contradicts itself")
+    verify_body(path, header, pages)
+    ids = np.frombuffer(pages, np.int64, fresh, PAGE)
+    start = PAGE + 8 * fresh
+    codes = np.frombuffer(pages, np.float16, fresh * dimension, start).reshape(fresh, dimension)
+    base, live = None, Live()
+    if seals is not None:
+        base = _base(path, seals, dimension, facts["tuning"])
+        if dead:
+            start += 2 * fresh * dimension
+            live = Live(np.frombuffer(pages, np.uint8, bits, start), dead)
+    return FaissIndex.over(ids, codes, base=base, live=live), facts["seq"]
 
 
-def remove_stale_temporaries(folder: Path) -> list[Path]:
-    """Removes the temporary files of checkpoint writers that are gone, and returns their paths.
+def remove_unused(path: Path, *, keep: str) -> list[Path]:
+    """Removes the files of bases that belong to a checkpoint but to another generation.
 
-    One is stale where its process is not there any more, or after `STALE_AFTER` seconds. Files that
-    cannot be removed are left for the next time.
+    Args:
+        path: the checkpoint's file.
+        keep: the generation that stays.
+
+    Returns:
+        What was removed. Whoever has it open keeps it.
 
     Raises:
         OSError: the folder cannot be listed.
     """
-    removed = []
-    for path in sorted(folder.iterdir()):
-        name = _TEMPORARY.fullmatch(path.name)
-        if not name:
-            continue
-        with contextlib.suppress(OSError):
-            facts = path.lstat()
-            old = time.time() - facts.st_mtime > STALE_AFTER
-            if stat.S_ISREG(facts.st_mode) and (old or not _lives(int(name[1]))):
-                path.unlink()
-                removed.append(path)
-    return removed
+    ours = re.compile(re.escape(path.stem) + r"-([0-9a-f]{16})\.(base|faiss)")
+    gone = []
+    for file in sorted(path.parent.iterdir()):
+        name = ours.fullmatch(file.name)
+        if name and name[1] != keep:
+            with contextlib.suppress(OSError):
+                file.unlink()
+                gone.append(file)
+    return gone
 
 
-_HEAD = (
-    "kind",
-    "format",
-    "header length",
-    "model",
-    "recipe",
-    "recipe",
-    "dimension",
-)
+def _base(path: Path, seals: Seals, dimension: int, tuning: dict[str, Any] | None) -> Base:
+    base = read_base(base_path(path, seals.generation), seals, dimension)
+    if seals.accelerator and tuning:
+        file = accelerator_path(path, seals.generation)
+        try:
+            recipe = _recipe(file)
+            base.accelerator = read_accelerator(file, seals, recipe, base.codes)
+            base.tuning = Tuning(**tuning)
+        except CheckpointError as error:
+            logger.warning("%s; until then every vector is compared", error)
+    return base
 
 
-def _head(identity: str, recipe: Recipe, dimension: int) -> tuple[Any, ...]:
-    """The header's first fields, which tell a reader whether a checkpoint is the one it wants."""
+def _recipe(file: Path) -> Recipe:
+    try:
+        return load_recipe(recipe_of(file))
+    except InputError as error:
+        raise refused(file, str(error)) from error
+
+
+def _facts(identity: str, seq: int, dimension: int, fresh: int) -> dict[str, Any]:
+    if not 0 <= seq < 1 << 63:
+        raise InputError(f"seq is {seq}; give a number from 0 to 2**63 - 1")
+    _check_identity(identity)
+    return {"identity": identity, "dimension": dimension, "seq": seq, "fresh": fresh}
+
+
+def _checked(path: Path, header: Header, identity: str, dimension: int) -> dict[str, Any]:
+    _check_identity(identity)
+    if header.facts["identity"] != identity:
+        raise refused(path, "it is of another model")
+    if header.facts["dimension"] != dimension:
+        raise refused(path, "it is of another dimension")
+    return header.facts
+
+
+def _check_identity(identity: str) -> None:
     if not _IDENTITY.fullmatch(identity):
         raise InputError(f"model identity {identity!r} is not 64 hex characters in lower case")
-    return (
-        MAGIC,
-        VERSION,
-        HEADER_LENGTH,
-        bytes.fromhex(identity),
-        recipe.name.encode().ljust(64, b"\0"),
-        recipe.fingerprint,
-        dimension,
-    )
-
-
-def _sealed(fields: bytes) -> bytes:
-    page = fields.ljust(HEADER_LENGTH - _DIGEST_LENGTH, b"\0")
-    return page + blake3(page).digest()
-
-
-def _bytes_of(arrays: Iterable[npt.NDArray[Any]]) -> Iterable[memoryview]:
-    return (array.reshape(-1).view(np.uint8).data for array in arrays if array.size)
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _refused(path, "it is not a file")
-        with path.open("rb") as file:
-            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise _refused(path, "it is empty") from None
-    except OSError as error:
-        raise _refused(path, f"it cannot be read ({error.strerror or error})") from error
-    if len(pages) < HEADER_LENGTH:
-        raise _refused(path, f"it has only {len(pages)} bytes")
-    return pages
-
-
-def _refused(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: this index checkpoint cannot be used, {reason}; build the index again"
-    )
-
-
-def _synchronise_folder(folder: Path) -> None:
-    # Some file systems cannot do this. The checkpoint is in place all the same, and where a power
-    # cut undoes the rename, the one before is there.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    return True

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from searchlib.errors import VectorError
 from searchlib.index.checks import check_dimension, check_ids, check_k, check_pairs, check_vectors
-from searchlib.index.protocol import Ids, Neighbours, Vectors
+from searchlib.index.protocol import Ids, Neighbours, Subset, Vectors
 
 
 class NumpyIndex:
@@ -71,10 +71,20 @@ class NumpyIndex:
             self._table = have[keep], vectors[keep]
             return int(np.count_nonzero(~keep))
 
-    def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        among: Subset | None = None,
+        exact: bool = False,  # noqa: ARG002 - it always is
+    ) -> Neighbours:
         checked = check_vectors(queries, self._dimension)
         wanted = check_k(k)
         ids, vectors = self._table
+        if among is not None:
+            keep = np.isin(ids, among.ids)
+            ids, vectors = ids[keep], vectors[keep]
         found = Neighbours(
             np.empty((len(checked), min(wanted, len(ids))), np.int64),
             np.empty((len(checked), min(wanted, len(ids))), np.float32),

@@ -2,7 +2,8 @@
 
 Every index of this room gives the same answers to the same calls, up to its recall:
 
-- scores are inner products of unit vectors, that is cosines, highest first;
+- scores are inner products of unit vectors, that is cosines, highest first; each is that of the
+  stored vector, however its neighbour was found;
 - equal scores stand in ascending order of their ids. This decides as well which of several equally
   good vectors are among the `k`: those with the smallest ids;
 - a search, and every other question, sees one state of the index: all of a change or none of it;
@@ -12,6 +13,7 @@ Every index of this room gives the same answers to the same calls, up to its rec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -20,13 +22,68 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
+_TABLE = 1 << 27
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The ids that a search may return, from `Subset.of`.
+
+    Attributes:
+        ids: int64[n], ascending, all different. Some may not be in the index.
+    """
+
+    ids: Ids
+
+    @classmethod
+    def of(cls, ids: npt.ArrayLike) -> Subset:
+        """A subset of these ids, in any order, given once or more often.
+
+        Raises:
+            VectorError: not one row of integers, or an id below 0 or above 2**63 - 1.
+        """
+        # Here, because the checks need the types of this module.
+        from searchlib.index.checks import check_ids
+
+        try:
+            given = np.asarray(ids)
+        except ValueError:
+            return cls(check_ids(ids))
+        several = given.ndim == 1 and given.dtype.kind in "iu"
+        return cls(check_ids(np.unique(given) if several else given))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def holds(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Which of these ids, int64[m] from 0 and in any order, are in the subset; bool[m]."""
+        table = self._table
+        if table is not None:
+            held: npt.NDArray[np.bool_] = table[np.minimum(ids, len(table) - 1)]
+            return held
+        place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        found: npt.NDArray[np.bool_] = self.ids[place] == ids
+        return found
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.bool_] | None:
+        """For each id whether it is held, and False for the one behind the last; None where that
+        would take too much memory. Many times as fast as a search among the ids.
+        """
+        top = int(self.ids[-1]) + 1 if len(self.ids) else 0
+        if top > _TABLE:
+            return None
+        table = np.zeros(top + 1, np.bool_)
+        table[self.ids] = True
+        return table
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbours:
     """The nearest vectors of each query.
 
     Attributes:
-        ids: int64[q, k'], where k' = min(k, number of vectors in the index).
+        ids: int64[q, k'], where k' = min(k, number of vectors that the search may return).
         scores: float32[q, k'], cosines in descending order; equal ones by ascending id.
     """
 
@@ -78,8 +135,21 @@ class VectorIndex(Protocol):
         """
         ...
 
-    def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        among: Subset | None = None,
+        exact: bool = False,
+    ) -> Neighbours:
         """The `k` nearest vectors of each query, float[q, dimension]; all where there are fewer.
+
+        Args:
+            queries: unit vectors.
+            k: how many.
+            among: return only these; all where it is None.
+            exact: compare with every vector, also where the index knows a faster way.
 
         Raises:
             VectorError: queries that `check_vectors` refuses, or k below 1.

@@ -9,6 +9,7 @@ rows are shared out cannot change a result.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ import numpy.typing as npt
 from searchlib.index.protocol import Ids, Neighbours, Vectors
 from searchlib.index.segments import Segment
 
+Mask = npt.NDArray[np.bool_]
+
 MARGIN = 32
 """How many more than `k` are fetched at first, so that a few equal scores need no second look."""
 
@@ -34,6 +37,16 @@ from each segment, so beyond this each segment is asked on its own, for what it 
 
 CELLS = 1 << 22
 """How many results of all segments together are held at once: about 50 MB."""
+
+GATHERED = 4096
+"""Up to how many rows that a search may return are copied out and searched alone."""
+
+GATHERED_SHARE = 0.02
+"""The same as a share of all rows. Copying a row costs about as much as skipping fifty."""
+
+DROPPED_SHARE = 0.5
+"""From which share on all rows are searched and those that may not be returned are dropped: a
+selector in FAISS costs more than it saves there, because the processor cannot guess its answers."""
 
 MAX_WORKERS = 8
 """A search leaves the other cores of a large machine to the rest."""
@@ -49,12 +62,12 @@ class _Part:
 
 
 class Snapshot:
-    """One state of a `FlatIndex`: segments that do not change, none of them empty."""
+    """One state of some rows: segments that do not change, none of them empty."""
 
     def __init__(self, segments: Sequence[Segment], dimension: int) -> None:
         self.segments = tuple(segments)
         self.count = sum(len(segment) for segment in self.segments)
-        self._dimension = dimension
+        self.dimension = dimension
         # Made at the first search and never changed; two threads may both make the same.
         self._ids: Ids | None = None
         self._single: list[_Part] | None = None
@@ -64,28 +77,57 @@ class Snapshot:
         """The ids in the order of the rows, int64[count]."""
         if self._ids is None:
             ids = [segment.ids for segment in self.segments]
-            self._ids = np.concatenate(ids) if ids else np.empty(0, np.int64)
+            self._ids = ids[0] if len(ids) == 1 else np.concatenate([np.empty(0, np.int64), *ids])
         return self._ids
 
-    def search(self, queries: Vectors, k: int) -> Neighbours:
+    def search(self, queries: Vectors, k: int, *, keep: Mask | None = None) -> Neighbours:
         """The `k` best of each query, or all; queries float32[q, dimension], contiguous.
+
+        Args:
+            queries: unit vectors.
+            k: how many.
+            keep: bool[count], the rows that may be returned; all where it is None.
+        """
+        if keep is None:
+            return self._best(queries, min(k, self.count), k + MARGIN, None, None)
+        allowed = int(np.count_nonzero(keep))
+        k = min(k, allowed)
+        if allowed == self.count:
+            return self._best(queries, k, k + MARGIN, None, None)
+        if allowed <= max(GATHERED, GATHERED_SHARE * self.count):
+            return self._gathered(keep, allowed).search(queries, k)
+        if allowed < DROPPED_SHARE * self.count:
+            return self._best(queries, k, k + MARGIN, None, self._selectors(keep))
+        fetch = math.ceil((k + MARGIN) * self.count / allowed)
+        return self._best(queries, k, fetch, keep, None)
+
+    def _best(
+        self,
+        queries: Vectors,
+        k: int,
+        fetch: int,
+        keep: Mask | None,
+        selectors: list[Any] | None,
+    ) -> Neighbours:
+        """The `k` best of each query among what `keep` or the selectors let through.
 
         FAISS does not say which of several equal scores it returns. So some more than `k` are
         fetched, and more again for those queries whose k-th score might be shared by a vector that
         was not fetched.
         """
-        k = min(k, self.count)
         found = Neighbours(
             np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         )
         open_rows = np.arange(len(queries) if k else 0)
-        fetch = k + MARGIN
         while open_rows.size:
             again = []
             step = max(1, CELLS // (fetch * len(self.segments)))
             for start in range(0, len(open_rows), step):
                 rows = open_rows[start : start + step]
-                ids, scores, unseen = self._fetched(queries[rows], fetch)
+                places, scores, unseen = self._fetched(queries[rows], fetch, selectors)
+                ids = self.ids()[places]
+                if keep is not None:
+                    scores[~keep[places]] = -np.inf
                 best = np.lexsort((ids, -scores), axis=-1)[:, :k]
                 found.ids[rows] = np.take_along_axis(ids, best, axis=1)
                 found.scores[rows] = np.take_along_axis(scores, best, axis=1)
@@ -94,16 +136,26 @@ class Snapshot:
             fetch *= WIDEN
         return found
 
-    def _fetched(self, queries: Vectors, fetch: int) -> tuple[Ids, Vectors, Vectors]:
+    def _fetched(
+        self, queries: Vectors, fetch: int, selectors: list[Any] | None
+    ) -> tuple[Ids, Vectors, Vectors]:
         """At least the `fetch` best of each query, and the highest score that may be missing.
 
-        Returns ids int64[q, m], scores float32[q, m] in any order, and float32[q] which is -inf
-        where nothing is missing.
+        Returns rows int64[q, m], scores float32[q, m] in any order, -inf where there is no row, and
+        float32[q] which is -inf where nothing is missing.
         """
-        parts = self._parts(fetch)
-        answers = list(
-            _pool().map(lambda part: part.index.search(queries, min(fetch, part.rows)), parts)
-        )
+        parts = self._parts(fetch) if selectors is None else self._alone()
+        chosen: Sequence[Any] = selectors or [None] * len(parts)
+
+        def ask(part: _Part, selector: Any) -> tuple[Vectors, Ids]:
+            options = selector and _faiss().SearchParameters(sel=selector)
+            scores, rows = part.index.search(queries, min(fetch, part.rows), params=options)
+            if selector is not None:
+                none = rows < 0
+                rows[none], scores[none] = 0, -np.inf
+            return scores, rows
+
+        answers = list(_pool().map(ask, parts, chosen))
         places = np.concatenate(
             [rows + part.start for part, (_, rows) in zip(parts, answers, strict=True)], axis=1
         )
@@ -111,16 +163,41 @@ class Snapshot:
         for part, (scores, _) in zip(parts, answers, strict=True):
             if fetch < part.rows:
                 unseen = np.maximum(unseen, scores[:, -1])
-        return self.ids()[places], np.concatenate([scores for scores, _ in answers], axis=1), unseen
+        return places, np.concatenate([scores for scores, _ in answers], axis=1), unseen
 
-    def _parts(self, fetch: int) -> list[_Part]:
+    def _gathered(self, keep: Mask, allowed: int) -> Snapshot:
+        """A copy of the rows that may be returned."""
+        parts, start = [], 0
+        for segment in self.segments:
+            rows = np.flatnonzero(keep[start : start + len(segment)])
+            start += len(segment)
+            if len(rows):
+                parts.append((segment.ids[rows], segment.codes[rows]))
+        segments = [Segment.joined(parts, allowed)] if parts else []
+        return Snapshot(segments, self.dimension)
+
+    def _selectors(self, keep: Mask) -> list[Any]:
+        """For each segment the FAISS selector of its rows that may be returned."""
+        faiss, selectors, start = _faiss(), [], 0
+        for segment in self.segments:
+            bits = np.packbits(keep[start : start + len(segment)], bitorder="little")
+            start += len(segment)
+            selector = faiss.IDSelectorBitmap(len(segment), faiss.swig_ptr(bits))
+            selector.bits = bits  # FAISS does not keep them alive
+            selectors.append(selector)
+        return selectors
+
+    def _alone(self) -> list[_Part]:
         if self._single is None:
             self._single = list(_consecutive([(_view(each), len(each)) for each in self.segments]))
+        return self._single
+
+    def _parts(self, fetch: int) -> list[_Part]:
         if fetch > GROUPED:
-            return self._single
+            return self._alone()
         if self._grouped is None:
-            runs = _shared_out(self._single, _workers())
-            self._grouped = list(_consecutive([_group(run, self._dimension) for run in runs]))
+            runs = _shared_out(self._alone(), _workers())
+            self._grouped = list(_consecutive([_group(run, self.dimension) for run in runs]))
         return self._grouped
 
 

@@ -54,7 +54,7 @@ class Segment:
 
         Vectors of another dtype are rounded to the nearest float16, ties to even.
         """
-        buffers = np.empty(capacity, np.int64), _room(capacity, parts[0][1].shape[1])
+        buffers = np.empty(capacity, np.int64), room(capacity, parts[0][1].shape[1])
         start = 0
         for ids, vectors in parts:
             stop = start + len(ids)
@@ -78,7 +78,7 @@ class Segment:
 
     def replaced(self, rows: npt.NDArray[np.intp], vectors: npt.NDArray[Any]) -> Segment:
         """A copy in which these rows have other vectors."""
-        codes = _room(*self.codes.shape)
+        codes = room(*self.codes.shape)
         codes[:] = self.codes
         codes[rows] = vectors
         return Segment(self.ids, codes)
@@ -88,7 +88,7 @@ class Segment:
         keep = np.ones(len(self), np.bool_)
         keep[rows] = False
         kept = np.flatnonzero(keep)
-        codes = _room(len(kept), self.codes.shape[1])
+        codes = room(len(kept), self.codes.shape[1])
         # mode="clip" spares a second copy; no row is out of range.
         np.take(self.codes, kept, axis=0, out=codes, mode="clip")
         return Segment(self.ids[kept], codes)
@@ -106,7 +106,7 @@ class Segment:
         return np.where(ascending[place] == ids, order[place], -1)
 
 
-def _room(rows: int, dimension: int) -> Codes:
+def room(rows: int, dimension: int) -> Codes:
     """An array of its own pages, with whatever is in them; spare rows take none until written.
 
     malloc keeps freed blocks of this size, and after some changes the process would hold twice what
@@ -168,3 +168,28 @@ def packed(segments: Iterable[Segment], rows: int) -> tuple[Segment, ...]:
         else Segment.joined([(segment.ids, segment.codes) for segment in group], rows)
         for group in groups
     )
+
+
+def upserted(
+    segments: Sequence[Segment], ids: Ids, vectors: npt.NDArray[Any], rows: int
+) -> tuple[Segment, ...]:
+    """The segments with these vectors put, in place of those whose ids are there already."""
+    new = np.ones(len(ids), np.bool_)
+    after = list(segments)
+    for place, segment in enumerate(segments):
+        at = segment.find(ids)
+        here = at >= 0
+        if here.any():
+            after[place] = segment.replaced(at[here], vectors[here])
+            new &= ~here
+    return packed(appended(after, ids[new], vectors[new], rows), rows)
+
+
+def removed(segments: Sequence[Segment], ids: Ids, rows: int) -> tuple[Segment, ...]:
+    """The segments without the rows of these ids; others may be named too."""
+    after = list(segments)
+    for place, segment in enumerate(segments):
+        at = segment.find(ids)
+        if (at >= 0).any():
+            after[place] = segment.without(at[at >= 0])
+    return packed(after, rows)

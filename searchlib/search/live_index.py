@@ -3,38 +3,58 @@
 The catalog is the truth and the index a cache of it: opened from its checkpoint, brought up to
 date from the change log, and built anew from the stored vectors wherever the checkpoint cannot be
 used. None of this runs the encoder, and none of it fails because of the checkpoint.
+
+Several processes may have the index of one library open. Each follows the change log by itself.
+Who writes its files holds `index.lock`, and takes over a base that another process has made
+meanwhile in place of writing over it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, Changes, ModelRecord
-from searchlib.errors import CheckpointError, VectorError
+from searchlib.errors import CheckpointError, InputError, VectorError
 from searchlib.index import (
-    FlatIndex,
+    FaissIndex,
     Neighbours,
     Recipe,
+    Subset,
     check_vectors,
-    checkpoint_seq,
-    load_recipe,
     read_checkpoint,
+    read_saved,
     remove_stale_temporaries,
+    remove_unused,
     stream_checkpoint,
     write_checkpoint,
 )
+from searchlib.search.choice import IndexChoice, read_choice, recipe_for
 
 logger = logging.getLogger(__name__)
 
-# Replaying a change costs about as much as reading its vector from the database; this many take
-# a few hundredths of a second, and a new checkpoint of a large library takes longer.
-REPLAY_AT_MOST = 2000
+REPLAY_AT_MOST = 10_000
+"""A new checkpoint is written after so many changes. Replaying as many takes a few tenths of a
+second."""
+
+FRESH_AT_LEAST, FRESH_AT_MOST = 8192, 65_536
+"""Vectors beside a base are compared one by one, so there should not be many: a sixteenth of all,
+within these bounds. The upper one takes two cores 3 ms at 512 dimensions."""
+
+_FRESH_SHARE = 1 / 16
+_DEAD_SHARE = 1 / 8
+_CHOICE_SECONDS = 5.0
+_RETRY_SECONDS = 600.0
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, how much of it is done, and how much there is."""
 
 
 class LiveIndex:
@@ -44,53 +64,284 @@ class LiveIndex:
         catalog: the truth.
         model: whose vectors are indexed.
         folder: where the checkpoint lies.
+        background: merge in a thread of its own when that is due; the caller closes the index.
     """
 
-    def __init__(self, catalog: Catalog, model: ModelRecord, folder: Path) -> None:
-        self.recipe: Recipe = load_recipe("exact")
+    def __init__(
+        self, catalog: Catalog, model: ModelRecord, folder: Path, *, background: bool = False
+    ) -> None:
         self.path = folder / f"index-{model.identity[:16]}.ckpt"
         self._catalog = catalog
         self._model = model
+        self._background = background
         self._lock = threading.Lock()
-        self._index: FlatIndex | None = None
+        self._writing = threading.Lock()
+        self._lock_file = folder / "index.lock"
+        self._index: FaissIndex | None = None
         self._seq = 0
         self._replayed = 0
         self._tried_to_save = False
+        self._choice: tuple[float, IndexChoice] | None = None
+        self._merging: threading.Thread | None = None
+        self._merge_after = 0.0
+        self._closed = threading.Event()
 
     def __len__(self) -> int:
-        return len(self._current())
+        return len(self.current())
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Neighbours:
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        among: Subset | None = None,
+        exact: bool = False,
+    ) -> Neighbours:
         """The nearest images as of now: see VectorIndex.search."""
-        return self._current().search(queries, k)
+        index = self.current()
+        try:
+            return index.search(queries, k, among=among, exact=exact)
+        except CheckpointError as error:
+            self.discard(index, error)
+            return self.current().search(queries, k, among=among, exact=exact)
+
+    def close(self) -> None:
+        """Stop what goes on in the background."""
+        self._closed.set()
+        if self._merging is not None:
+            self._merging.join()
 
     def refresh(self) -> None:
         """Apply what was committed since; write a checkpoint if that was much or there is none."""
-        self._current()
+        self.current()
 
     def save(self) -> None:
         """Bring the checkpoint up to date if much has changed since, or there is none.
 
-        Where nothing was searched for yet, the vectors go from the catalog to the file a block at a
-        time, so that a process that only adds never holds them all.
+        Where nothing was searched for yet and there is no base, the vectors go from the catalog to
+        the file a block at a time, so that a process that only adds never holds them all.
         """
         with self._lock:
             loaded = self._index is not None
-        if loaded:
+        if loaded or self._wants_base():
             self.refresh()
-        elif self._catalog.database.writable and self._is_worth_saving():
-            self._stream()
-
-    def _is_worth_saving(self) -> bool:
-        saved = checkpoint_seq(
-            self.path,
-            identity=self._model.identity,
-            recipe=self.recipe,
-            dimension=self._model.dimension,
+            return
+        if not self._catalog.database.writable:
+            return
+        saved = read_saved(
+            self.path, identity=self._model.identity, dimension=self._model.dimension
         )
         if saved is None:
-            return self._catalog.last_seq(self._model) > 0
-        return self._catalog.changes_since(self._model, saved) > REPLAY_AT_MOST
+            if self._catalog.last_seq(self._model) > 0:
+                self._stream()
+        elif self._catalog.changes_since(self._model, saved.seq) > REPLAY_AT_MOST:
+            if saved.generation:
+                self.refresh()
+            else:
+                self._stream()
+
+    def _wants_base(self) -> bool:
+        """Whether this process merges, and the library is of a size where that may be due."""
+        if not self._background:
+            return False
+        vectors = self._catalog.counts(self._model).vectors
+        dimension = self._model.dimension
+        recipe = recipe_for(self.choice, vectors=vectors, dimension=dimension, now=None)
+        return not recipe.is_exact and vectors >= recipe.least
+
+    @property
+    def choice(self) -> IndexChoice:
+        """What was chosen for this library, as of some seconds ago."""
+        now = time.monotonic()
+        if self._choice is None or now - self._choice[0] > _CHOICE_SECONDS:
+            try:
+                choice = read_choice(self._catalog)
+            except InputError as error:
+                logger.warning("%s; the index is chosen by size", error)
+                choice = IndexChoice()
+            self._choice = now, choice
+        return self._choice[1]
+
+    def forget_choice(self) -> None:
+        """Look at the next question what was chosen."""
+        self._choice = None
+
+    def recipe(self, index: FaissIndex) -> Recipe:
+        """The recipe that an index of this library should have."""
+        return recipe_for(
+            self.choice,
+            vectors=len(index),
+            dimension=index.dimension,
+            now=index.base.recipe if index.base else None,
+        )
+
+    def is_merge_due(self, index: FaissIndex) -> bool:
+        """Whether it would be worth it to merge now."""
+        recipe, base = self.recipe(index), index.base
+        if recipe.is_exact:
+            return base is not None
+        if len(index) < recipe.least:
+            return False
+        if base is None or base.recipe != recipe.name:
+            return True
+        limit = min(max(FRESH_AT_LEAST, len(index) * _FRESH_SHARE), FRESH_AT_MOST)
+        return index.fresh > limit or index.dead > _DEAD_SHARE * base.rows
+
+    def merge(
+        self,
+        *,
+        always: bool = False,
+        stop: Callable[[], bool] | None = None,
+        on_progress: Progress | None = None,
+    ) -> bool:
+        """Merge the index now, in this thread, and write its checkpoint.
+
+        Args:
+            always: also where it is not due.
+            stop: asked now and then; True leaves the index as it is.
+            on_progress: called as it goes on.
+
+        Returns:
+            Whether it was merged: False where it was not due, was stopped, or another process is
+            at it or had done it.
+
+        Raises:
+            OSError: the files cannot be written.
+        """
+        with self._held() as held:
+            if not held:
+                return False
+            index = self._adopted(self.current())
+            if not (always or self.is_merge_due(index)):
+                return False
+            try:
+                done = index.merge(
+                    self.recipe(index),
+                    checkpoint=self.path,
+                    target=self.choice.recall,
+                    stop=stop or self._closed.is_set,
+                    on_progress=on_progress,
+                )
+            except CheckpointError as error:
+                self.discard(index, error)
+                return False
+            if done:
+                self._write(index)
+            return done
+
+    def rewrite(self, index: FaissIndex) -> None:
+        """Write the checkpoint of an index that was changed in another way than by the log."""
+        with self._held() as held:
+            if held:
+                self._write(index)
+
+    def discard(self, index: FaissIndex, error: CheckpointError) -> None:
+        """Build the index anew in place of one that turned out to be damaged."""
+        logger.warning("%s; building the index from the catalog", error)
+        with self._lock:
+            if self._index is index:
+                self._remove_checkpoint()
+                self._index = self._rebuild()
+
+    def rebuild(self) -> None:
+        """Build the index anew from the catalog, and its checkpoint."""
+        with self._lock:
+            self._remove_checkpoint()
+            self._index = self._rebuild()
+        self.refresh()
+
+    def current(self) -> FaissIndex:
+        """The index as of now; what was committed before the call is in it."""
+        with self._lock:
+            index = self._index
+            if index is None:
+                index = self._open()
+            elif self._catalog.last_seq(self._model) != self._seq:
+                self._replay(index)
+            self._index = index
+            due = self._replayed > REPLAY_AT_MOST or (self._seq > 0 and not self._tried_to_save)
+            if due:
+                self._replayed, self._tried_to_save = 0, True
+        if self._catalog.database.writable:
+            if due:
+                # Outside the lock, so that searches go on.
+                index = self._save(index)
+            if self._background:
+                self._merge_in_background(index)
+        return index
+
+    def _save(self, index: FaissIndex) -> FaissIndex:
+        with self._held() as held:
+            # Who holds it may be stopped before it writes a checkpoint, so this is tried again.
+            if held:
+                index = self._adopted(index)
+                self._write(index)
+            else:
+                with self._lock:
+                    self._replayed = REPLAY_AT_MOST + 1
+        return index
+
+    def _adopted(self, index: FaissIndex) -> FaissIndex:
+        """This index, or in its place the one with the base that another process has made."""
+        saved = read_saved(
+            self.path, identity=self._model.identity, dimension=self._model.dimension
+        )
+        if saved is None or saved.generation == (index.base.generation if index.base else ""):
+            return index
+        with self._lock:
+            if self._index is index:
+                self._index = self._open()
+                logger.debug("%s: went over to what another process merged", self.path)
+            assert self._index is not None
+            return self._index
+
+    def _merge_in_background(self, index: FaissIndex) -> None:
+        now = time.monotonic()
+        if now < self._merge_after or (self._merging and self._merging.is_alive()):
+            return
+        if self._closed.is_set() or not self.is_merge_due(index):
+            return
+
+        def work() -> None:
+            try:
+                if not self.merge():
+                    self._merge_after = time.monotonic() + _CHOICE_SECONDS
+            except Exception as error:
+                # Only a cache, and searches go on with what there is; but someone should know.
+                logger.warning("%s cannot be merged: %s", self.path, error)
+                self._merge_after = time.monotonic() + _RETRY_SECONDS
+
+        with self._lock:
+            if self._merging is None or not self._merging.is_alive():
+                self._merging = threading.Thread(target=work, name="searchlib-merge", daemon=True)
+                self._merging.start()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[bool]:
+        """Hold the lock of the index's files; says whether it could be had at once."""
+        # Imports asyncio, which a query should not pay.
+        from filelock import FileLock, Timeout
+
+        # Threads of one process need a lock that can be had at once or not at all, too.
+        if not self._writing.acquire(blocking=False):
+            yield False
+            return
+        try:
+            with contextlib.ExitStack() as stack:
+                try:
+                    stack.enter_context(FileLock(str(self._lock_file), timeout=0))
+                except Timeout:
+                    yield False
+                except NotImplementedError:
+                    # A file system that knows no locks is no hindrance.
+                    yield True
+                except OSError as error:
+                    logger.warning("%s cannot be locked: %s", self._lock_file, error)
+                    yield False
+                else:
+                    yield True
+        finally:
+            self._writing.release()
 
     def _stream(self) -> None:
         def checked(blocks: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float16]]:
@@ -99,51 +350,33 @@ class LiveIndex:
                 yield block
 
         try:
-            remove_stale_temporaries(self.path.parent)
-            with self._catalog.vector_blocks(self._model) as (seq, ids, blocks):
-                stream_checkpoint(
-                    self.path,
-                    ids,
-                    checked(blocks),
-                    identity=self._model.identity,
-                    recipe=self.recipe,
-                    dimension=self._model.dimension,
-                    seq=seq,
-                )
+            with self._held() as held:
+                if not held:
+                    return
+                with self._catalog.vector_blocks(self._model) as (seq, ids, blocks):
+                    # Inside, because the catalog takes an OSError for one of its own.
+                    try:
+                        remove_stale_temporaries(self.path.parent)
+                        stream_checkpoint(
+                            self.path,
+                            ids,
+                            checked(blocks),
+                            identity=self._model.identity,
+                            dimension=self._model.dimension,
+                            seq=seq,
+                        )
+                    except OSError as error:
+                        logger.warning("%s cannot be written: %s", self.path, error.strerror)
         except VectorError as error:
             raise self._catalog.database.damaged("a stored vector is not valid") from error
-        except OSError as error:
-            logger.warning("%s cannot be written: %s", self.path, error.strerror)
 
-    def _current(self) -> FlatIndex:
-        with self._lock:
-            index = self._index
-            if index is None:
-                index = self._open()
-            elif self._catalog.last_seq(self._model) != self._seq:
-                self._replay(index)
-            self._index = index
-            seq = self._seq
-            due = self._replayed > REPLAY_AT_MOST or (seq > 0 and not self._tried_to_save)
-            if due:
-                self._replayed, self._tried_to_save = 0, True
-        if due and self._catalog.database.writable:
-            # Outside the lock, so that searches go on: what is changed meanwhile may or may not be
-            # in the file, and is replayed in either case.
-            self._write(index, seq)
-        return index
-
-    def _open(self) -> FlatIndex:
+    def _open(self) -> FaissIndex:
         try:
-            index, self._seq = read_checkpoint(
-                self.path,
-                identity=self._model.identity,
-                recipe=self.recipe,
-                dimension=self._model.dimension,
-            )
+            index, self._seq = self._read()
         except CheckpointError as error:
             level = logging.WARNING if self.path.exists() else logging.DEBUG
             logger.log(level, "%s; building the index from the catalog", error)
+            self._remove_checkpoint()
             return self._rebuild()
         self._tried_to_save = True
         saved = self._seq
@@ -151,10 +384,28 @@ class LiveIndex:
             self._replay(index)
         if not self._belongs(index, saved):
             logger.warning("%s is not of this catalog; building the index anew", self.path)
+            self._remove_checkpoint()
             return self._rebuild()
         return index
 
-    def _belongs(self, index: FlatIndex, seq: int) -> bool:
+    def _read(self) -> tuple[FaissIndex, int]:
+        identity, dimension = self._model.identity, self._model.dimension
+        before = read_saved(self.path, identity=identity, dimension=dimension)
+        try:
+            return read_checkpoint(self.path, identity=identity, dimension=dimension)
+        except CheckpointError:
+            # Another process may have merged in between, and its old base is gone.
+            if before == read_saved(self.path, identity=identity, dimension=dimension):
+                raise
+            return read_checkpoint(self.path, identity=identity, dimension=dimension)
+
+    def _remove_checkpoint(self) -> None:
+        """So that nobody takes it for one that another process made."""
+        if self._catalog.database.writable:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def _belongs(self, index: FaissIndex, seq: int) -> bool:
         """Whether the last change in a checkpoint is the one that the catalog has of that number.
 
         It is not where the catalog was put back from a backup: its numbers start again at an
@@ -170,20 +421,20 @@ class LiveIndex:
         (id,) = change.ids.tolist()
         return id in index and bool((index.vectors([id]) == change.vectors).all())
 
-    def _rebuild(self) -> FlatIndex:
+    def _rebuild(self) -> FaissIndex:
         seq, ids, vectors = self._catalog.all_vectors(self._model)
-        index = FlatIndex(self._model.dimension)
+        index = FaissIndex(self._model.dimension)
         self._apply(index, Changes(seq, ids, vectors, np.empty(0, np.int64)))
         self._seq, self._replayed, self._tried_to_save = seq, 0, False
         return index
 
-    def _replay(self, index: FlatIndex) -> None:
+    def _replay(self, index: FaissIndex) -> None:
         changes = self._catalog.changes(self._model, after=self._seq)
         self._apply(index, changes)
         self._seq = changes.seq
         self._replayed += len(changes.ids) + len(changes.removed)
 
-    def _apply(self, index: FlatIndex, changes: Changes) -> None:
+    def _apply(self, index: FaissIndex, changes: Changes) -> None:
         try:
             if len(changes.removed):
                 index.remove(changes.removed)
@@ -192,16 +443,18 @@ class LiveIndex:
         except VectorError as error:
             raise self._catalog.database.damaged("a stored vector is not valid") from error
 
-    def _write(self, index: FlatIndex, seq: int) -> None:
+    def _write(self, index: FaissIndex) -> None:
+        """Write a checkpoint; the lock of the files is held."""
+        with self._lock:
+            if self._index is not index:
+                return
+            # What is changed from here on may or may not be in the file, and is replayed in
+            # either case.
+            seq = self._seq
         try:
             remove_stale_temporaries(self.path.parent)
-            write_checkpoint(
-                self.path,
-                index,
-                identity=self._model.identity,
-                recipe=self.recipe,
-                seq=seq,
-            )
+            write_checkpoint(self.path, index, identity=self._model.identity, seq=seq)
+            remove_unused(self.path, keep=index.base.generation if index.base else "")
         except OSError as error:
             # Only a cache: the next opening takes a little longer.
             logger.warning("%s cannot be written: %s", self.path, error.strerror)

@@ -1,14 +1,14 @@
 """The catalog against a plain model of itself, on a real database."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sqlalchemy import text
 
 from searchlib.catalog import (
     Catalog,
@@ -20,16 +20,10 @@ from searchlib.catalog import (
     Stat,
 )
 from searchlib.errors import LibraryDamagedError, LibraryError, ModelMismatchError
+from tests.catalog.places import Place
 
 DIMENSION = 8
 FACTS = Facts(bytes=10, format="JPEG", width=4, height=3, taken_at="2024-06-01T12:00:00")
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path / "library", create=True)
-    yield catalog
-    catalog.close()
 
 
 @pytest.fixture
@@ -185,7 +179,7 @@ def test_a_removed_vector_is_named_in_the_changes(catalog: Catalog, model: Model
 def test_a_vector_of_another_length_is_damage(catalog: Catalog, model: ModelRecord) -> None:
     catalog.record(model, [picture("/a.jpg", 1)], gone=never)
     with catalog.database.writing() as connection:
-        connection.exec_driver_sql("UPDATE embedding SET vector = x'0000'")
+        connection.execute(text("UPDATE embedding SET vector = :torn"), {"torn": b"\0\0"})
     with pytest.raises(LibraryDamagedError, match="2 bytes where test has 16"):
         catalog.all_vectors(model)
 
@@ -204,9 +198,9 @@ STEPS = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(batches=st.lists(STEPS, max_size=4))
 def test_any_history_ends_with_each_path_at_its_last_content(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, int | None]]]
+    new_place: Callable[[], Place], batches: list[list[tuple[str, int | None]]]
 ) -> None:
-    catalog = Catalog(tmp_path_factory.mktemp("library"), create=True)
+    catalog = new_place().open()
     model = catalog.use_model(identity="a" * 64, name="test", dimension=DIMENSION)
     expected: dict[str, int | None] = {}
     embedded: set[int] = set()

@@ -24,14 +24,15 @@ from searchlib.errors import (
     LibraryNotFoundError,
     LibraryTooNewError,
 )
+from tests.catalog.places import Place
 
 
 def test_the_newest_migration_is_the_one_the_schema_names() -> None:
     assert ScriptDirectory.from_config(config()).get_current_head() == REVISION
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_schema(tmp_path: Path) -> None:
-    opened = Database(tmp_path, create=True)
+def test_the_migrations_make_exactly_the_tables_of_the_schema(place: Place) -> None:
+    opened = Database(place.folder, create=True, url=place.url)
     with opened.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -58,12 +59,12 @@ def test_there_is_no_library_where_none_was_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
-    opened = Database(tmp_path, create=True)
+def test_a_failed_transaction_leaves_nothing(place: Place) -> None:
+    opened = Database(place.folder, create=True, url=place.url)
 
     def fail_half_way() -> None:
         with opened.writing() as connection:
-            connection.execute(text("INSERT INTO folder (path, added_at) VALUES (x'61', 0)"))
+            connection.execute(text("INSERT INTO folder (path, added_at) VALUES ('a', 0)"))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -149,12 +150,12 @@ def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:
     assert (tmp_path / "catalog.db").read_bytes().startswith(b"not a database")
 
 
-def test_two_openings_at_once_make_one_schema(tmp_path: Path) -> None:
+def test_two_openings_at_once_make_one_schema(place: Place) -> None:
     failures: list[Exception] = []
 
     def open_it() -> None:
         try:
-            Database(tmp_path, create=True).close()
+            Database(place.folder, create=True, url=place.url).close()
         except Exception as error:
             failures.append(error)
 
@@ -166,12 +167,14 @@ def test_two_openings_at_once_make_one_schema(tmp_path: Path) -> None:
     assert failures == []
 
 
-def test_an_up_to_date_library_opens_without_alembic(tmp_path: Path) -> None:
+def test_an_up_to_date_library_opens_without_alembic_and_without_another_driver(
+    tmp_path: Path,
+) -> None:
     Database(tmp_path, create=True).close()
     script = (
         "import sys; from pathlib import Path; from searchlib.catalog.database import Database;"
         "Database(Path(sys.argv[1]), create=False).close();"
-        "sys.exit('alembic' in sys.modules)"
+        "sys.exit('alembic' in sys.modules or 'psycopg' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script, tmp_path]).returncode == 0
 

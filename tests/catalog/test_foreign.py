@@ -1,13 +1,10 @@
 """What the exchange asks of the catalog, on a real database."""
 
-import contextlib
-import sqlite3
-from pathlib import Path
-
 import numpy as np
 import pytest
+from sqlalchemy import text
 
-from searchlib.catalog import Catalog, Facts, NewContent, ReadFile, Stat, foreign
+from searchlib.catalog import Facts, NewContent, ReadFile, Stat, foreign
 from searchlib.errors import LibraryDamagedError
 
 DIMENSION = 8
@@ -29,20 +26,18 @@ def picture(path: str, number: int) -> ReadFile:
     )
 
 
-@pytest.fixture
-def catalog(tmp_path: Path):
-    with contextlib.closing(Catalog(tmp_path / "library", create=True)) as catalog:
-        yield catalog
+@pytest.fixture(scope="module")
+def model(shared_catalog):
+    return shared_catalog.use_model(identity="a" * 64, name="test", dimension=DIMENSION)
 
 
-@pytest.fixture
-def model(catalog):
-    return catalog.use_model(identity="a" * 64, name="test", dimension=DIMENSION)
+@pytest.fixture(scope="module")
+def filled(shared_catalog, model):
+    """1,203 images; every third has a second place, and every fifth is missing everywhere.
 
-
-@pytest.fixture
-def filled(catalog, model):
-    """1,203 images; every third has a second place, and every fifth is missing everywhere."""
+    Not to be written to, but for vectors of another model.
+    """
+    catalog = shared_catalog
     files = [picture(f"/b/{n}.jpg", n) for n in range(1203)]
     files += [picture(f"/a/{n}.jpg", n) for n in range(0, 1203, 3)]
     catalog.record(model, files, gone=lambda *_: False)
@@ -104,13 +99,25 @@ def test_the_vector_set_comes_whole_in_blocks(include_missing, rows, filled, mod
     assert vectors.dtype == np.float32
 
 
-def test_what_is_committed_meanwhile_is_not_seen(filled, model, monkeypatch):
-    monkeypatch.setattr(foreign, "BLOCK_ROWS", 100)
-    with filled.stored_vectors(model, include_missing=True) as stored:
+@pytest.fixture
+def few(catalog):
+    """30 images in a library of the test's own."""
+    model = catalog.use_model(identity="a" * 64, name="test", dimension=DIMENSION)
+    files = [picture(f"/{n}.jpg", n) for n in range(30)]
+    catalog.record(model, files, gone=lambda *_: False)
+    return catalog
+
+
+def test_what_is_committed_meanwhile_is_not_seen(few, monkeypatch):
+    monkeypatch.setattr(foreign, "BLOCK_ROWS", 10)
+    model = few.model()
+    with few.stored_vectors(model, include_missing=True) as stored:
         first = next(stored.blocks)
-        filled.record(model, [picture("/new.jpg", 5000)], gone=lambda *_: False)
+        few.record(model, [picture("/new.jpg", 5000)], gone=lambda *_: False)
         rest = list(stored.blocks)
-    assert len(first.digests) + sum(len(block.digests) for block in rest) == stored.count == 1203
+    assert len(first.digests) + sum(len(block.digests) for block in rest) == stored.count == 30
+    with few.stored_vectors(model, include_missing=True) as stored:
+        assert stored.count == 31
 
 
 def test_a_library_without_a_model_has_none(catalog):
@@ -118,11 +125,12 @@ def test_a_library_without_a_model_has_none(catalog):
         assert (stored.count, stored.left_out, list(stored.blocks)) == (0, 0, [])
 
 
-def test_a_damaged_vector_is_said(filled, model):
-    with contextlib.closing(sqlite3.connect(filled.database.path)) as database, database:
-        database.execute("UPDATE embedding SET vector = x'0000' WHERE image_id = 900")
+def test_a_damaged_vector_is_said(few):
+    with few.database.writing() as connection:
+        torn = text("UPDATE embedding SET vector = :torn WHERE image_id = 9")
+        connection.execute(torn, {"torn": b"\0\0"})
     with (
-        filled.stored_vectors(model, include_missing=True) as stored,
+        few.stored_vectors(few.model(), include_missing=True) as stored,
         pytest.raises(LibraryDamagedError, match="a stored vector has 2 bytes"),
     ):
         list(stored.blocks)

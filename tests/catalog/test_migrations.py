@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic import command
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
 
-from searchlib.catalog import Catalog, FolderRecord, Stat
+from searchlib.catalog import Catalog, Facts, FolderRecord, NewContent, ReadFile, Stat
 from searchlib.catalog.database import Database
 from searchlib.catalog.migrate import config
 from searchlib.catalog.schema import REVISION
+from searchlib.errors import LibraryError
 
 ODD = b"/photos/caf\xe9\n\xff.jpg"
 PRESENT = [b"/photos/a.jpg", ODD, b"/named.jpg"]
@@ -28,12 +31,7 @@ def old(tmp_path: Path) -> Path:
     """The folder of a library as the first revision left it."""
     folder = tmp_path / "library"
     folder.mkdir()
-    engine = create_engine(f"sqlite:///{folder}/catalog.db")
-    with engine.begin() as connection:
-        settings = config()
-        settings.attributes["connection"] = connection
-        command.upgrade(settings, "0001")
-    engine.dispose()
+    upgrade_to(folder, "0001")
     with closing(sqlite3.connect(folder / "catalog.db")) as db:
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("INSERT INTO folder (path, added_at) VALUES (?, 5.5)", (b"/photos",))
@@ -67,6 +65,33 @@ def old(tmp_path: Path) -> Path:
             )
         db.commit()
     return folder
+
+
+def upgrade_to(folder: Path, revision: str) -> None:
+    engine = create_engine(f"sqlite:///{folder}/catalog.db")
+    with engine.begin() as connection:
+        settings = config()
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, revision)
+    engine.dispose()
+
+
+@pytest.fixture
+def second(old: Path) -> Path:
+    """The folder of a library as the second revision left it, with what was new in it."""
+    upgrade_to(old, "0002")
+    with closing(sqlite3.connect(old / "catalog.db")) as db:
+        db.execute("UPDATE folder SET watched = 1, include = '[\"*.jpg\"]', events = 'no'")
+        db.execute(
+            "UPDATE file SET device = 7, state = 'offline', video = ? WHERE id = 1", (b"/\xfe",)
+        )
+        db.execute("INSERT INTO dirty (path, noted_at) VALUES (?, 9.5), (?, 9.75)", (ODD, b"/b"))
+        db.execute("DELETE FROM dirty WHERE mark = 2")
+        db.execute(
+            "INSERT INTO watcher VALUES (1, 2, 'h', 3, 4, 'idle', 5, 6, 7, 8, 9, 10, 11, 12)"
+        )
+        db.commit()
+    return old
 
 
 @pytest.fixture
@@ -161,9 +186,26 @@ def test_the_list_and_the_heartbeat_begin_empty_and_can_be_used(upgraded: Catalo
     assert upgraded.dirty.after(0, limit=1) == [(1, "/a")]
 
 
+def test_every_row_of_the_second_revision_is_kept_as_it_was(second: Path) -> None:
+    path = second / "catalog.db"
+    names = [*OLD_COLUMNS, "dirty", "watcher"]
+    before = {name: rows(path, "*", name) for name in names}
+    assert (len(before["dirty"]), len(before["watcher"])) == (1, 1)
+    with closing(Catalog(second, create=False)) as catalog:
+        assert {name: rows(path, "*", name) for name in names} == before
+        # A mark that was given once is not given again.
+        catalog.dirty.note(["/c"])
+        assert catalog.dirty.after(1, limit=9) == [(3, "/c")]
+        assert catalog.setting("recipe") is None
+        catalog.put_setting("recipe", "inverted")
+    assert (second / f"catalog.db.before-{REVISION}").exists()
+
+
+@pytest.mark.parametrize("revision", ["old", "second"])
 def test_the_tables_indexes_and_checks_are_those_of_a_new_library(
-    old: Path, tmp_path: Path
+    request: pytest.FixtureRequest, tmp_path: Path, revision: str
 ) -> None:
+    old: Path = request.getfixturevalue(revision)
     Database(old, create=False).close()
     Database(tmp_path / "new", create=True).close()
 
@@ -178,39 +220,39 @@ def test_the_tables_indexes_and_checks_are_those_of_a_new_library(
 
 CHECKED = [
     "INSERT INTO file (path, size, mtime_ns, inode, state, checked_at) "
-    "VALUES (x'2f62', 1, 1, 1, 'present', 0)",
+    "VALUES (:b, 1, 1, 1, 'present', 0)",
     "INSERT INTO file (path, size, mtime_ns, inode, state, checked_at) "
-    "VALUES (x'2f62', 1, 1, 1, 'skipped', 0)",
+    "VALUES (:b, 1, 1, 1, 'skipped', 0)",
     "INSERT INTO file (path, size, mtime_ns, inode, state, checked_at, failure) "
-    "VALUES (x'2f62', 1, 1, 1, 'skipped', 0, 'content')",
+    "VALUES (:b, 1, 1, 1, 'skipped', 0, 'content')",
     "UPDATE file SET state = 'lost'",
     "UPDATE file SET failure = 'other', reason = 'x'",
     "UPDATE file SET image_id = NULL WHERE state = 'present'",
-    "UPDATE file SET path = x'2f61'",
+    "UPDATE file SET path = :b",
     "UPDATE file SET image_id = 99",
     "UPDATE file SET folder_id = 99",
     "UPDATE folder SET events = 'perhaps'",
+    "UPDATE setting SET name = NULL",
 ]
 
 
-@pytest.mark.parametrize("kind", ["old", "new"])
-def test_what_makes_no_sense_is_refused(old: Path, tmp_path: Path, kind: str) -> None:
-    folder = old if kind == "old" else tmp_path / "new"
-    Database(folder, create=True).close()
-    with closing(sqlite3.connect(folder / "catalog.db")) as db:
-        db.execute("PRAGMA foreign_keys = ON")
-        if kind == "new":
-            db.execute("INSERT INTO folder (path, added_at) VALUES (x'2f', 0)")
-            db.execute(
-                "INSERT INTO image (digest, bytes, width, height, added_at) "
-                "VALUES (x'00', 1, 1, 1, 0)"
-            )
-            for name in (b"/x", b"/y"):
-                db.execute(
-                    "INSERT INTO file (image_id, path, size, mtime_ns, inode, state, checked_at) "
-                    "VALUES (1, ?, 1, 1, 1, 'present', 0)",
-                    (name,),
-                )
-        for statement in CHECKED:
-            with pytest.raises(sqlite3.IntegrityError):
-                db.execute(statement)
+def assert_nonsense_is_refused(catalog: Catalog) -> None:
+    catalog.put_setting("recipe", "inverted")
+    for statement in CHECKED:
+        parameters = {"b": b"/b"} if ":b" in statement else {}
+        with pytest.raises(LibraryError) as raised, catalog.database.writing() as connection:
+            connection.execute(text(statement), parameters)
+        assert isinstance(raised.value.__cause__, IntegrityError)
+
+
+def test_what_makes_no_sense_is_refused_in_an_old_library(upgraded: Catalog) -> None:
+    assert_nonsense_is_refused(upgraded)
+
+
+def test_what_makes_no_sense_is_refused_in_a_new_library(catalog: Catalog) -> None:
+    model = catalog.use_model(identity=IDENTITY, name="test", dimension=2)
+    catalog.folders.put(FolderRecord("/"))
+    content = NewContent(Facts(bytes=1, format=None, width=1, height=1), np.eye(2, dtype="f4")[0])
+    files = [ReadFile(path, Stat(1, 1, 1), bytes(32), "/", content) for path in ("/x", "/y")]
+    catalog.record(model, files, gone=lambda *_: False)
+    assert_nonsense_is_refused(catalog)

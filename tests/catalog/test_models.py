@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,16 +12,10 @@ from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, SkippedFile, Stat
 from searchlib.errors import ModelMismatchError
+from tests.catalog.places import Place
 
 DIMENSION = 8
 FACTS = Facts(bytes=10, format="JPEG", width=4, height=3)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path / "library", create=True)
-    yield catalog
-    catalog.close()
 
 
 def vector(number: int) -> NDArray[np.float32]:
@@ -121,9 +114,9 @@ STEPS = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(steps=STEPS, page=st.integers(1, 3))
 def test_what_a_model_lacks_is_what_has_a_file_and_no_vector(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]], page: int
+    new_place: Callable[[], Place], steps: list[tuple[str, int, int]], page: int
 ) -> None:
-    catalog = Catalog(tmp_path_factory.mktemp("library"), create=True)
+    catalog = new_place().open()
     used, other = models_of(catalog)
     places: dict[str, int] = {}  # path to content
     missing: set[str] = set()

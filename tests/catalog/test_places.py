@@ -2,14 +2,13 @@
 
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sqlalchemy import text
 
 from searchlib.catalog import (
     UNKNOWN_STAT,
@@ -32,13 +31,6 @@ from searchlib.search import LiveIndex
 DIMENSION = 4
 FACTS = Facts(bytes=10, format="JPEG", width=4, height=3)
 STAT = Stat(10, 1, 2, 3)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path / "library", create=True)
-    yield catalog
-    catalog.close()
 
 
 @pytest.fixture
@@ -73,9 +65,8 @@ def row(catalog: Catalog, model: ModelRecord, path: str) -> KnownFile:
 
 def column(catalog: Catalog, path: str, name: str) -> object:
     with catalog.database.reading() as connection:
-        found = connection.exec_driver_sql(
-            f"SELECT {name} FROM file WHERE path = ?", (os.fsencode(path),)
-        )
+        query = text(f"SELECT {name} FROM file WHERE path = :path")
+        found = connection.execute(query, {"path": os.fsencode(path)})
         return found.scalar_one()
 
 
@@ -91,11 +82,9 @@ PATH = (
 
 
 @pytest.fixture(scope="module")
-def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path_factory.mktemp("shared") / "library", create=True)
-    catalog.use_model(identity="a" * 64, name="test", dimension=DIMENSION)
-    yield catalog
-    catalog.close()
+def empty_catalog(shared_catalog: Catalog) -> Catalog:
+    shared_catalog.use_model(identity="a" * 64, name="test", dimension=DIMENSION)
+    return shared_catalog
 
 
 @settings(max_examples=40, deadline=None)
@@ -388,9 +377,9 @@ def test_thousands_of_failures_are_tried_again_by_name(
 def age(catalog: Catalog, path: str, seconds: float) -> None:
     """Let a missing file be missing for that long."""
     with catalog.database.writing() as connection:
-        connection.exec_driver_sql(
-            "UPDATE file SET missing_since = missing_since - ? WHERE path = ?",
-            (seconds, os.fsencode(path)),
+        connection.execute(
+            text("UPDATE file SET missing_since = missing_since - :seconds WHERE path = :path"),
+            {"seconds": seconds, "path": os.fsencode(path)},
         )
 
 

@@ -2,29 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchlib.catalog import Catalog, FolderRecord, Heartbeat, SkippedFile, Stat
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path / "library", create=True)
-    yield catalog
-    catalog.close()
-
-
-@pytest.fixture(scope="module")
-def shared_catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path_factory.mktemp("shared") / "library", create=True)
-    yield catalog
-    catalog.close()
-
+from tests.catalog.places import Place
 
 # -- folders -------------------------------------------------------------------------------------
 
@@ -171,10 +154,10 @@ def test_a_mark_is_never_given_twice(catalog: Catalog) -> None:
     assert catalog.dirty.after(second, limit=10) == []
 
 
-def test_the_list_outlives_its_process_and_holds_many(catalog: Catalog) -> None:
+def test_the_list_outlives_its_process_and_holds_many(catalog: Catalog, place: Place) -> None:
     paths = [f"/{n:05}.jpg" for n in range(1700)]
     catalog.dirty.note(paths)
-    again = Catalog(catalog.database.folder, create=False)
+    again = place.open(create=False)
     rows = again.dirty.after(0, limit=5000)
     assert [path for _, path in rows] == paths
     again.dirty.take_off(mark for mark, _ in rows[:-1])

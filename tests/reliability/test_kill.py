@@ -16,7 +16,7 @@ from PIL import Image
 
 import searchlib
 from searchlib.images import load
-from searchlib.index import load_recipe, read_checkpoint
+from searchlib.index import read_checkpoint
 
 FULL = os.environ.get("SEARCHLIB_RELIABILITY") == "full"
 KILLS = int(os.environ.get("SEARCHLIB_KILLS", "200" if FULL else "20"))
@@ -100,7 +100,6 @@ def assert_sound(folder: Path, album: Path, expected: dict[bytes, bytes], encode
         index, seq = read_checkpoint(
             checkpoint,
             identity=encoder.identity,
-            recipe=load_recipe("exact"),
             dimension=encoder.dimension,
         )
         assert seq <= (changes[-1][0] if changes else 0)

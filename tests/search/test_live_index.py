@@ -10,7 +10,7 @@ import pytest
 
 from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, Stat
 from searchlib.errors import LibraryDamagedError
-from searchlib.index import NumpyIndex, checkpoint_seq
+from searchlib.index import NumpyIndex, read_saved
 from searchlib.search import LiveIndex, live_index, nearest
 
 DIMENSION = 16
@@ -198,9 +198,8 @@ def test_images_of_which_every_copy_is_missing_are_left_out(
 
 
 def saved_seq(index: LiveIndex, model: ModelRecord) -> int | None:
-    return checkpoint_seq(
-        index.path, identity=model.identity, recipe=index.recipe, dimension=DIMENSION
-    )
+    saved = read_saved(index.path, identity=model.identity, dimension=DIMENSION)
+    return saved and saved.seq
 
 
 @pytest.fixture
@@ -303,11 +302,12 @@ def test_a_checkpoint_that_cannot_be_written_is_only_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     put(catalog, model, 1)
-    nowhere = tmp_path / "nowhere"
+    index = LiveIndex(catalog, model, tmp_path)
+    index.path.mkdir()
     with caplog.at_level(logging.WARNING):
-        LiveIndex(catalog, model, nowhere).save()
+        index.save()
     assert "cannot be written" in caplog.text
-    assert not nowhere.exists()
+    assert [path.name for path in tmp_path.glob("index-*")] == [index.path.name]
 
 
 def test_a_stored_vector_that_is_none_is_damage_and_no_checkpoint_is_made(

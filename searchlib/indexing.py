@@ -1,0 +1,135 @@
+"""What a library does with its index: choosing, building, verifying and tuning it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from searchlib.catalog import Catalog
+from searchlib.current import Current, InUse
+from searchlib.errors import InputError
+from searchlib.search import (
+    IndexCheck,
+    IndexChoice,
+    IndexTuning,
+    measure,
+    read_choice,
+    verify,
+    write_choice,
+)
+
+IndexProgress = Callable[[str, int, int], None]
+"""Called with the name of a step, how much of it is done, and how much there is."""
+
+
+class Indexing:
+    """The side of a library that looks after its index; see Library."""
+
+    _catalog: Catalog
+    _current: Current
+
+    def index_choice(self) -> IndexChoice:
+        """What was chosen for the index of this library.
+
+        Raises:
+            InputError: a recipe that this version does not have.
+            LibraryError: the library cannot be read.
+        """
+        return read_choice(self._catalog)
+
+    def use_index(
+        self, recipe: str | None, *, uri: str | None = None, recall: float | None = None
+    ) -> IndexChoice:
+        """Choose the index of this library.
+
+        The index that there is goes on to serve until the chosen one is built, in the background of
+        a process that has the library open for long, or by `build_index`.
+
+        Args:
+            recipe: its name, of those that `searchlib index list` shows; "milvus" for a server; by
+                the size of the library if None.
+            uri: of the Milvus server; only for "milvus".
+            recall: the recall@10 that an approximate index is tuned to, above 0 and up to 1; as
+                before if None.
+
+        Raises:
+            InputError: no recipe of this name, or a recall or URI that cannot be.
+            LibraryError: the library cannot be written.
+        """
+        before = self._catalog.setting("index.recall")
+        choice = IndexChoice(recipe, uri=uri)
+        if recall is not None:
+            choice = replace(choice, recall=recall)
+        elif before is not None:
+            choice = replace(choice, recall=float(before))
+        write_choice(self._catalog, choice)
+        self._current.reopen_index()
+        return choice
+
+    def build_index(
+        self,
+        *,
+        always: bool = False,
+        cancel: threading.Event | None = None,
+        on_progress: IndexProgress | None = None,
+    ) -> bool:
+        """Build what was chosen, in this thread, if that is due. Searches and adds go on.
+
+        Args:
+            always: also where it is not due.
+            cancel: set it from another thread to leave the index as it is.
+            on_progress: called from this thread as it goes on.
+
+        Returns:
+            Whether it was built: False where that was not due or was cancelled, or another process
+            is at it.
+
+        Raises:
+            LibraryError: the library cannot be read or written.
+            DiskFullError: there is no room; the index stays as it was.
+        """
+        now = self._current.get()
+        if now is None:
+            return False
+        self._catalog.database.require_writable()
+        stop = None if cancel is None else cancel.is_set
+        return now.index.merge(always=always, stop=stop, on_progress=on_progress)
+
+    def verify_index(self, *, on_progress: IndexProgress | None = None) -> IndexCheck:
+        """Compare every vector of the index with the catalog, and heal it where it is wrong.
+
+        Raises:
+            LibraryError: the catalog cannot be read.
+        """
+        now = self._current.get()
+        if now is None:
+            return IndexCheck(0, 0, 0, 0, None, healed=False)
+        return verify(now.index, self._catalog, now.model, on_progress=on_progress)
+
+    def tune_index(
+        self, recall: float | None = None, *, on_progress: IndexProgress | None = None
+    ) -> IndexTuning:
+        """Measure how much of the ten nearest the index finds, and set it to a recall.
+
+        Args:
+            recall: above 0 and up to 1, kept for later builds; as chosen before if None.
+            on_progress: called from this thread as it goes on.
+
+        Raises:
+            InputError: a recall out of range, or the library is empty.
+            LibraryError: the library cannot be read or written.
+        """
+        now = self._in_use()
+        choice = self.index_choice()
+        if recall is not None and recall != choice.recall:
+            choice = replace(choice, recall=recall)
+            write_choice(self._catalog, choice)
+            now.index.forget_choice()
+        return measure(now.index, target=choice.recall, on_progress=on_progress)
+
+    def _in_use(self) -> InUse:
+        now = self._current.get()
+        if now is None:
+            raise InputError("the library is empty, so it has no index; add images first")
+        return now
