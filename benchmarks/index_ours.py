@@ -9,6 +9,7 @@ were measured and did not earn a place.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -34,7 +35,8 @@ def recipes() -> dict[str, Recipe]:
     files = [*sorted((ROOT / "indexes").glob("*.toml")), *sorted(CANDIDATES.glob("*.toml"))]
     # A checkpoint names its recipe, so those that the product does not have must be found too.
     if CANDIDATES not in recipe_room.FOLDERS:
-        recipe_room.FOLDERS = (*recipe_room.FOLDERS, CANDIDATES)
+        folders: Any = (*recipe_room.FOLDERS, CANDIDATES)
+        recipe_room.FOLDERS = folders
     return {file.stem: load_recipe(file.stem) for file in files}
 
 
@@ -63,6 +65,18 @@ def opened(made: Vectors, name: str, size: int) -> FaissIndex:
     return read_checkpoint(path, identity=IDENTITY, dimension=dimension)[0]
 
 
+def built(made: Vectors, name: str, size: int, *, any_code: bool = False) -> dict[str, Any] | None:
+    """What was kept of the building of an index; None where it has to be built (again).
+
+    That is so where the recipe or the code has changed since, unless it may be of `any_code`.
+    """
+    facts = checkpoint(made, name, size).with_name("built.json")
+    if not facts.exists():
+        return None
+    found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
+    return found if any_code or found["of"] == _code(recipes()[name]) else None
+
+
 def build(made: Vectors, name: str, size: int) -> dict[str, Any]:
     """Builds an index and writes its checkpoint; what that took, and how large it is."""
     recipe = recipes()[name]
@@ -86,6 +100,7 @@ def build(made: Vectors, name: str, size: int) -> dict[str, Any]:
     lengths = {file.suffix: file.stat().st_size for file in path.parent.iterdir()}
     facts, base = index.base, index.state().base
     found: dict[str, Any] = {
+        "of": _code(recipe),
         "seconds": seconds,
         "steps": steps,
         "disk_bytes": sum(lengths.values()),
@@ -98,6 +113,14 @@ def build(made: Vectors, name: str, size: int) -> dict[str, Any]:
         found |= {"probes": tuning.probes, "factor": tuning.factor, "tuned_recall": tuning.recall}
     (path.parent / "built.json").write_text(json.dumps(found), encoding="utf-8")
     return found
+
+
+def _code(recipe: Recipe) -> str:
+    """Names what built it: the recipe and the code of the package's index."""
+    digest = hashlib.sha256(repr(recipe).encode())
+    for file in sorted((ROOT / "searchlib" / "index").glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def main() -> None:

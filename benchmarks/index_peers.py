@@ -9,12 +9,14 @@ built with the defaults of their libraries, and searched with what a recall aske
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,13 +82,17 @@ def opened(name: str, made: Vectors, size: int) -> Plain:
         return _hnswlib(made, size)
     if name.startswith("usearch"):
         return _usearch(name, made, size)
-    matrix = made.base(size).astype(np.float32)
+    matrix = _matrix(made.base_file, size)
     if name == "numpy":
         return Plain(name, lambda queries: _by_numpy(matrix, queries))
-    import faiss
-
+    # It looks at the memory of numpy: two copies of a million would be 4 GB.
+    faiss: Any = importlib.import_module("faiss")
     flat = faiss.IndexFlatIP(matrix.shape[1])
-    flat.add(matrix)
+    raw = matrix.view(np.uint8)
+    flat.codes = faiss.MaybeOwnedVectorUInt8.create_view(
+        faiss.swig_ptr(raw), raw.nbytes, flat.codes.owner
+    )
+    flat.ntotal = size
     return Plain(name, lambda queries: flat.search(queries, K)[1])
 
 
@@ -123,9 +129,7 @@ def build(name: str, made: Vectors, size: int) -> dict[str, Any]:
         unfinished = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
         start = time.perf_counter()
         if name == "hnswlib":
-            import hnswlib
-
-            graph = hnswlib.Index("ip", made.queries.shape[1])
+            graph = _hnswlib_index(made.queries.shape[1])
             graph.init_index(size, **_HNSWLIB)
             _fill(graph.add_items, lambda rows, some: (some, rows), made, size)
         else:
@@ -146,6 +150,12 @@ def build(name: str, made: Vectors, size: int) -> dict[str, Any]:
 def is_graph(name: str) -> bool:
     """Whether it has to be built."""
     return name.startswith(("hnswlib", "usearch"))
+
+
+@cache
+def _matrix(file: Path, size: int) -> NDArray[np.float32]:
+    mapped: NDArray[np.float16] = np.load(file, mmap_mode="r")
+    return mapped[:size].astype(np.float32)
 
 
 def _fill(
@@ -170,9 +180,7 @@ def _by_numpy(matrix: NDArray[np.float32], queries: Queries) -> Rows:
 
 
 def _hnswlib(made: Vectors, size: int) -> Plain:
-    import hnswlib
-
-    graph = hnswlib.Index("ip", made.queries.shape[1])
+    graph = _hnswlib_index(made.queries.shape[1])
     graph.load_index(str(_path("hnswlib", made, size)), size)
     graph.set_num_threads(len(os.sched_getaffinity(0)))
 
@@ -199,10 +207,14 @@ def _usearch(name: str, made: Vectors, size: int) -> Plain:
     return Plain(name, search, use)
 
 
-def _usearch_index(name: str, dimension: int) -> Any:
-    from usearch.index import Index
+# By name, because neither has types, and neither has to be installed where these are checked.
+def _hnswlib_index(dimension: int) -> Any:
+    return importlib.import_module("hnswlib").Index("ip", dimension)
 
-    return Index(ndim=dimension, metric="ip", dtype=name.split()[1])
+
+def _usearch_index(name: str, dimension: int) -> Any:
+    room = importlib.import_module("usearch.index")
+    return room.Index(ndim=dimension, metric="ip", dtype=name.split()[1])
 
 
 def _path(name: str, made: Vectors, size: int) -> Path:

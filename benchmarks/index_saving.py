@@ -65,7 +65,8 @@ def measure(made: Vectors, size: int, name: str) -> dict[str, Any]:
         finally:
             ended.set()
             asking.join()
-    during, beside = [], []
+    during: list[float] = []
+    beside: list[float] = []
     for start, stop in asked:
         met = any(start < end and stop > begin for begin, end in written)
         (during if met else beside).append(1e3 * (stop - start))

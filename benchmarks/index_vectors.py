@@ -200,9 +200,12 @@ def shapes_json(made: Vectors, sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def nearest(
-    base: NDArray[np.float16], queries: NDArray[np.float32], *, keep: NDArray[np.bool_] | None = None
+    base: NDArray[np.float16],
+    queries: NDArray[np.float32],
+    *,
+    keep: NDArray[np.bool_] | None = None,
 ) -> Truth:
-    """The NEAREST of each query in float32, by comparison with all, or all where `keep` is True."""
+    """The NEAREST of each query in float32, among all or those where `keep` is True."""
     import faiss
 
     rows = np.empty((len(queries), 0), np.int64)

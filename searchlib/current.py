@@ -9,12 +9,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from searchlib.catalog import Catalog, ModelRecord
 from searchlib.catalog.models import mismatch
 from searchlib.encoder import ImageEncoder, ModelCard, built_in_card
-from searchlib.errors import ModelMismatchError
-from searchlib.search import LiveIndex
+from searchlib.errors import InputError, ModelMismatchError
+from searchlib.search import MILVUS, LiveIndex, read_choice
+
+if TYPE_CHECKING:
+    from searchlib.search.served_index import ServedIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class InUse:
 
     encoder: ImageEncoder
     model: ModelRecord
-    index: LiveIndex
+    index: LiveIndex | ServedIndex
 
 
 class Current:
@@ -156,7 +160,13 @@ class Current:
         finally:
             self._coming = None
 
-    def _index_of(self, model: ModelRecord) -> LiveIndex:
+    def _index_of(self, model: ModelRecord) -> LiveIndex | ServedIndex:
+        with suppress(InputError):  # of another version: by size then, as if nothing was chosen
+            choice = read_choice(self._catalog)
+            if choice.recipe == MILVUS and choice.uri:
+                from searchlib.search.served_index import ServedIndex
+
+                return ServedIndex(self._catalog, model, choice.uri)
         return LiveIndex(self._catalog, model, self._folder, background=self._background)
 
     def _go_over(self, now: InUse) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from pathlib import Path
 
 from searchlib.catalog import Catalog
 from searchlib.current import Current, InUse
@@ -12,9 +12,12 @@ from searchlib.errors import InputError
 from searchlib.search import (
     IndexCheck,
     IndexChoice,
+    IndexStatus,
     IndexTuning,
+    index_status,
     measure,
     read_choice,
+    recall_of,
     verify,
     write_choice,
 )
@@ -22,12 +25,24 @@ from searchlib.search import (
 IndexProgress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and how much there is."""
 
+# A base that turns out to be damaged is thrown away, and the next try starts from the catalog.
+_TRIES = 2
+
 
 class Indexing:
     """The side of a library that looks after its index; see Library."""
 
+    folder: Path
     _catalog: Catalog
     _current: Current
+
+    def index_status(self) -> IndexStatus:
+        """What is known of the index without opening it: from the header of its checkpoint.
+
+        Raises:
+            LibraryError: the library cannot be read.
+        """
+        return index_status(self._catalog, self._catalog.model(), self.folder)
 
     def index_choice(self) -> IndexChoice:
         """What was chosen for the index of this library.
@@ -57,12 +72,7 @@ class Indexing:
             InputError: no recipe of this name, or a recall or URI that cannot be.
             LibraryError: the library cannot be written.
         """
-        before = self._catalog.setting("index.recall")
-        choice = IndexChoice(recipe, uri=uri)
-        if recall is not None:
-            choice = replace(choice, recall=recall)
-        elif before is not None:
-            choice = replace(choice, recall=float(before))
+        choice = IndexChoice(recipe, recall_of(self._catalog) if recall is None else recall, uri)
         write_choice(self._catalog, choice)
         self._current.reopen_index()
         return choice
@@ -93,11 +103,20 @@ class Indexing:
         if now is None:
             return False
         self._catalog.database.require_writable()
-        stop = None if cancel is None else cancel.is_set
-        return now.index.merge(always=always, stop=stop, on_progress=on_progress)
+        stop = cancel or threading.Event()
+        for _ in range(_TRIES):
+            if now.index.merge(always=always, stop=stop.is_set, on_progress=on_progress):
+                return True
+            if stop.is_set():
+                break
+        return False
 
     def verify_index(self, *, on_progress: IndexProgress | None = None) -> IndexCheck:
-        """Compare every vector of the index with the catalog, and heal it where it is wrong.
+        """Compare the index with the catalog, and heal it where it is wrong.
+
+        Every byte of its files is compared with its checksum, and every vector with the catalog's.
+        Where anything is wrong the index is built anew from the catalog. It compares every vector
+        then until `build_index`, or the background, builds what was chosen.
 
         Raises:
             LibraryError: the catalog cannot be read.
@@ -121,9 +140,10 @@ class Indexing:
             LibraryError: the library cannot be read or written.
         """
         now = self._in_use()
+        self._catalog.database.require_writable()
         choice = self.index_choice()
         if recall is not None and recall != choice.recall:
-            choice = replace(choice, recall=recall)
+            choice = IndexChoice(choice.recipe, recall, choice.uri)
             write_choice(self._catalog, choice)
             now.index.forget_choice()
         return measure(now.index, target=choice.recall, on_progress=on_progress)

@@ -9,6 +9,7 @@ from pathlib import Path
 from searchlib.catalog import Catalog, Heartbeat, ModelVectors
 from searchlib.encoder import ModelCard
 from searchlib.ingest import is_watched
+from searchlib.search import index_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,16 @@ class Status:
         failed: files whose last try failed; the skipped ones, and pictures that were changed since.
         queued: paths that something happened to and nobody looked at yet.
         folders: that were added as a whole.
-        recipe: of the index.
-        vectors: in the index.
+        recipe: of the index that serves now.
+        recipe_chosen: for the index; None where it is chosen by the size of the library.
+        recall: the share of the ten nearest that the index was measured to find; 1 where all are
+            compared, None where nobody measured it.
+        recall_target: what it is to be tuned to.
+        vectors: of the model in use; the index has or gets all of them.
+        indexed: vectors in the files of the index; what came later is added when it is opened.
+        fresh: of these, that are compared one by one.
+        dead: vectors in the files of the index that do not count any more.
+        build_due: whether the index should be built, by `build_index` or in the background.
         catalog_bytes, index_bytes: on disk.
         last_change: when a file was last read or found missing; None in an empty library.
         models: all that have vectors in it, the one in use first.
@@ -47,7 +56,14 @@ class Status:
     queued: int
     folders: int
     recipe: str
+    recipe_chosen: str | None
+    recall: float | None
+    recall_target: float
     vectors: int
+    indexed: int
+    fresh: int
+    dead: int
+    build_due: bool
     catalog_bytes: int
     index_bytes: int
     last_change: datetime | None
@@ -68,8 +84,9 @@ def status_of(catalog: Catalog, folder: Path, card: ModelCard) -> Status:
     """
     model = catalog.model()
     counts = catalog.counts(model)
+    index = index_status(catalog, model, folder)
     files = [path for path in folder.iterdir() if path.is_file()]
-    index_bytes = sum(path.stat().st_size for path in files if path.suffix == ".ckpt")
+    index_bytes = sum(path.stat().st_size for path in files if _is_of_index(path.name))
     catalog_bytes = sum(
         path.stat().st_size for path in files if path.name in ("catalog.db", "catalog.db-wal")
     )
@@ -86,14 +103,25 @@ def status_of(catalog: Catalog, folder: Path, card: ModelCard) -> Status:
         failed=counts.files_failed,
         queued=counts.dirty,
         folders=counts.folders,
-        recipe="exact",
+        recipe=index.recipe,
+        recipe_chosen=index.choice.recipe,
+        recall=index.recall,
+        recall_target=index.choice.recall,
         vectors=counts.vectors,
+        indexed=index.vectors,
+        fresh=index.fresh,
+        dead=index.dead,
+        build_due=index.is_due,
         catalog_bytes=catalog_bytes,
         index_bytes=index_bytes,
         last_change=_moment(catalog, counts.last_change),
         models=counts.models,
         watcher=catalog.pulse.last() if is_watched(folder) else None,
     )
+
+
+def _is_of_index(name: str) -> bool:
+    return name.startswith("index-") and name.endswith((".ckpt", ".base", ".faiss"))
 
 
 def _moment(catalog: Catalog, seconds: float | None) -> datetime | None:

@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
 import searchlib
 from searchlib import ImageEncoder, Report
-from searchlib.encoder import ModelCard, TextCard
+from searchlib.catalog import Catalog, Facts, NewContent, ReadFile, Stat
+from searchlib.encoder import ModelCard, TextCard, built_in_card
 from searchlib.encoder.card import card_as_toml
 from searchlib.encoder.contract import bare_card
 
@@ -37,6 +39,8 @@ PHOTOGRAPHS = {
     "rocket.jpg": "rocket",
 }
 _SIDE = 400
+LARGE = 10_500
+"""How many vectors a large library has; the recipe `inverted` begins at 10,000."""
 
 MODELS = Path(__file__).parent / "encoder" / "data"
 CLIP_FILES = "software-mansion/react-native-executorch-clip-vit-base-patch32/resolve/v0.9.0"
@@ -135,6 +139,41 @@ def _original_library(
 def filled_library(_original_library: Path, library_folder: Path) -> Path:
     """A library of the test's own that knows `original_photos`."""
     return shutil.copytree(_original_library, library_folder)
+
+
+@pytest.fixture(scope="session")
+def _original_large_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    card = built_in_card()
+    random = np.random.default_rng(1)
+    centres = random.normal(size=(100, card.dimension))
+    noise = random.normal(size=(LARGE, card.dimension))
+    vectors = centres[random.integers(0, len(centres), LARGE)] + 0.7 * noise
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    facts = Facts(bytes=10, format="JPEG", width=4, height=3)
+    files = [
+        ReadFile(
+            f"/{n:06}.jpg",
+            Stat(1, n, n),
+            n.to_bytes(32, "big"),
+            None,
+            NewContent(facts, vector),
+        )
+        for n, vector in enumerate(vectors.astype(np.float32))
+    ]
+    folder = tmp_path_factory.mktemp("large") / "library"
+    catalog = Catalog(folder, create=True)
+    model = catalog.use_model(
+        identity=card.identity, name=card.name, dimension=card.dimension
+    )
+    catalog.record(model, files, gone=lambda _: False)
+    catalog.close()
+    return folder
+
+
+@pytest.fixture
+def large_library(_original_large_library: Path, library_folder: Path) -> Path:
+    """A library of the test's own with `LARGE` vectors, enough for an approximate index."""
+    return shutil.copytree(_original_large_library, library_folder)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """The `searchlib` command: parses, calls Library, prints.
 
-Exit codes: 0 done, 1 nothing found, 2 the command cannot be carried out, 3 done but for some files
-that were skipped, 130 interrupted (SIGINT), 143 terminated (SIGTERM).
+Exit codes: 0 done, 1 nothing found (or, as fsck has it: an index that was wrong and was healed),
+2 the command cannot be carried out, 3 done but for some files that were skipped, 130 interrupted
+(SIGINT), 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from searchlib.cli.add import add
 from searchlib.cli.export import export
 from searchlib.cli.failures import failures
 from searchlib.cli.folders import folders
+from searchlib.cli.index import index
 from searchlib.cli.models import models
 from searchlib.cli.purge import purge
 from searchlib.cli.search import search
@@ -38,6 +40,7 @@ for command in (
     status,
     folders,
     failures,
+    index,
     purge,
     vectors,
     models,

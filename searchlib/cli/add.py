@@ -58,6 +58,7 @@ def add(
     how = {"retry": retry, "workers": workers, "thumbnails": thumbnails}
     with shared.open_library(folder, create=True) as library, stopping() as stop:
         report = (_add_by_lines if jsonl else _add)(library, paths, stop, how)
+        is_due = library.index_status().is_due
     if jsonl:
         shared.print_json_line({"event": "report", **report_as_json(report)})
     elif as_json:
@@ -65,6 +66,8 @@ def add(
     else:
         say_skipped(report)
         click.echo(_nothing_found(report) or summary(report))
+        if is_due:
+            shared.say(f"the library has outgrown its index; {shared.HOW_TO_BUILD}")
     if stop.code is not None and report.cancelled:
         shared.say("searchlib: interrupted; what was added is kept")
         ctx.exit(stop.code)

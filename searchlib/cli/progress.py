@@ -44,6 +44,35 @@ def share(words: str) -> Iterator[Callable[[float], None] | None]:
 
 
 @contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far each step is: a bar on a terminal, else a line now and then."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield _step_lines()
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("opening", total=None)
+        yield lambda step, done, total: bar.update(
+            task, description=step, completed=done, total=total
+        )
+
+
+def _step_lines() -> Callable[[str, int, int], None]:
+    last = time.monotonic()
+
+    def tell(step: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY_SECONDS:
+            last = now
+            shared.say(f"{step}: {100 * done // max(total, 1)} %")
+
+    return tell
+
+
+@contextmanager
 def counting(
     things: str = "files", *, per_second: str = "images"
 ) -> Iterator[Callable[[Counted], None]]:

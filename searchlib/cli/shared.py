@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from searchlib.library import Library
 
 OK, NOTHING_FOUND, FAILED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 130
+HEALED = 1
+"""What was wrong is right now: the exit code that fsck has for it."""
+
+HOW_TO_BUILD = "run `searchlib index build`, or leave `searchlib watch` running"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -59,7 +59,8 @@ def _print(found: Status) -> None:
         **_troubles(found),
         "folders": f"{found.folders:,}",
         "model": f"{found.model}, {found.dimension} dimensions, {found.identity[:12]}",
-        "index": f"{found.recipe}, {found.vectors:,} vectors",
+        "index": _index(found),
+        **({"build": f"due: {shared.HOW_TO_BUILD}"} if found.build_due else {}),
         "on disk": (
             f"catalog {shared.size_in_words(found.catalog_bytes)}, "
             f"index {shared.size_in_words(found.index_bytes)}"
@@ -73,6 +74,17 @@ def _print(found: Status) -> None:
     for model in found.models if len(found.models) > 1 else ():
         used = ", in use" if model.in_use else ""
         click.echo(f"{'vectors':12} {model.vectors:,} of {model.name}, {model.identity[:12]}{used}")
+
+
+def _index(found: Status) -> str:
+    line = f"{found.recipe}, {found.vectors:,} vectors"
+    if found.recipe == "exact":
+        return line
+    recall = "not measured" if found.recall is None else f"{found.recall:.3f} measured"
+    return (
+        f"{line} ({found.fresh:,} fresh, {found.dead:,} dead), recall@10 {recall}, "
+        f"{found.recall_target:g} asked for"
+    )
 
 
 def _troubles(found: Status) -> dict[str, str]:

@@ -282,6 +282,9 @@ class Accelerator:
                 pointer(rows),
                 parameters.refined,
             )
+        if rows.min() < 0:
+            # FAISS gives no row, and any low score.
+            scores[rows < 0] = -np.inf
         return rows, scores
 
     def to_bytes(self) -> npt.NDArray[np.uint8]:

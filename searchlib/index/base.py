@@ -38,15 +38,20 @@ FEW_ALLOWED = 0.02
 """Up to which share of the rows that may be returned they are compared one by one: the lists that
 lie near the question hold too few of them."""
 
+ALLOWED_FOR_ONE = 100
+"""The same as a number of rows for each neighbour that is wanted."""
+
 MANY_WANTED = 0.02
 """From which share of all rows on that are wanted they are compared one by one."""
 
 PROBED_FOR = 10
 """The `k` that tuning measures with."""
 
-MAPPED_ROWS = 100_000
-"""After so many rows read from the mapped file its pages are let go. They stay in the page cache,
-so this costs little; but they do not count as memory of this process for ever."""
+MAPPED_ROWS = 8_000
+"""After so many rows read from the mapped file its pages are let go. They stay in the page cache
+and come back when they are read again, which costs a search about a tenth of a millisecond; but a
+row brings 64 kB with it, and after some hundred queries all of the file would count as memory of
+this process."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +228,7 @@ class Base:
             mask = self._mask(live, among)
             assert mask is not None
             allowed = int(np.count_nonzero(mask))
-            if allowed <= max(FEW_ALLOWED * self.rows, k * 100):
+            if allowed <= max(FEW_ALLOWED * self.rows, ALLOWED_FOR_ONE * k):
                 return self._compared(queries, k, mask)
             bits = np.packbits(mask, bitorder="little") if allowed < self.rows else None
         wanted = min(k + MARGIN, allowed)
@@ -231,7 +236,7 @@ class Base:
             queries, wanted, tuning=_widened(tuning, k, allowed / self.rows), keep=bits
         )
         self.count_read(rows.size * tuning.factor)
-        if wanted > k and not (scores[:, -1] < scores[:, k - 1]).all():
+        if wanted == k or not (scores[:, -1] < scores[:, k - 1]).all():
             # Too few were found, or the k-th score may be that of more vectors than were fetched.
             return self._compared(queries, k, self._mask(live, among))
         found = self._in_order(rows, scores, k)

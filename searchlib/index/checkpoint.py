@@ -9,6 +9,7 @@ has a base, the two files of that base beside it (see `searchlib.index.base_file
     fresh       how many vectors lie in this file
     base        null, or `generation`, `rows`, `base`, `accelerator`: what names the files of the
                 base, which ones they are (their seals), and how many rows they have
+    recipe      name of the recipe of the base; null where every row is compared
     tuning      null, or `probes`, `factor`, `recall`, `target`: how the base is searched
     dead        how many rows of the base do not count
 
@@ -81,11 +82,21 @@ class Saved:
         seq: number of the last change in it.
         generation: of its base; empty where it has none.
         vectors: how many it holds.
+        recipe: name of the recipe of its base; None where every row is compared.
+        rows: of its base, dead ones included.
+        fresh: how many vectors lie beside the base.
+        dead: how many rows of the base do not count.
+        tuning: how the base is searched; None where every row is compared.
     """
 
     seq: int
     generation: str
     vectors: int
+    recipe: str | None = None
+    rows: int = 0
+    fresh: int = 0
+    dead: int = 0
+    tuning: Tuning | None = None
 
 
 def write_checkpoint(path: Path, index: FaissIndex, *, identity: str, seq: int) -> None:
@@ -116,6 +127,7 @@ def write_checkpoint(path: Path, index: FaissIndex, *, identity: str, seq: int) 
     segments = state.fresh.segments
     facts = _facts(identity, seq, index.dimension, state.fresh.count) | {
         "base": asdict(seals) if seals else None,
+        "recipe": base.accelerator.recipe.name if base and base.accelerator else None,
         "tuning": asdict(base.tuning) if base and base.tuning else None,
         "dead": state.live.dead,
     }
@@ -148,7 +160,12 @@ def stream_checkpoint(
         InputError: an identity or seq of another form.
         OSError: as `write_checkpoint`.
     """
-    facts = _facts(identity, seq, dimension, len(ids)) | {"base": None, "tuning": None, "dead": 0}
+    facts = _facts(identity, seq, dimension, len(ids)) | {
+        "base": None,
+        "recipe": None,
+        "tuning": None,
+        "dead": 0,
+    }
     parts = chain(bytes_of(ids), (part for block in blocks for part in bytes_of(block)))
     write_sealed(path, Kind.CHECKPOINT, parts, facts)
 
@@ -165,7 +182,17 @@ def read_saved(path: Path, *, identity: str, dimension: int) -> Saved | None:
         return None
     base = facts["base"] or {"generation": "", "rows": 0}
     vectors = facts["fresh"] + base["rows"] - facts["dead"]
-    return Saved(facts["seq"], base["generation"], vectors)
+    recipe = facts["recipe"]
+    return Saved(
+        facts["seq"],
+        base["generation"],
+        vectors,
+        recipe=recipe,
+        rows=base["rows"],
+        fresh=facts["fresh"],
+        dead=facts["dead"],
+        tuning=Tuning(**facts["tuning"]) if recipe and facts["tuning"] else None,
+    )
 
 
 def read_checkpoint(path: Path, *, identity: str, dimension: int) -> tuple[FaissIndex, int]:

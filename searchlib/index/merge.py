@@ -13,7 +13,6 @@ import math
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +30,7 @@ from searchlib.index.protocol import Ids
 from searchlib.index.recipes import Recipe
 from searchlib.index.segments import SEGMENT_ROWS, Codes, Segment, cut, room
 from searchlib.index.state import Merged, State
+from searchlib.index.training import Stopped
 from searchlib.index.tune import tune
 
 Progress = Callable[[str, int, int], None]
@@ -46,8 +46,6 @@ TUNED_EVERY = 1.5
 """By what factor a base grows until it is tuned again."""
 
 _BLOCK = 16_384
-
-_Made = TypeVar("_Made")
 
 
 def untold(_step: str, _done: int, _total: int) -> None:
@@ -115,14 +113,10 @@ def merged(
             for path in base_path(checkpoint, generation), accelerator_path(checkpoint, generation):
                 with contextlib.suppress(OSError):
                     path.unlink()
-        if isinstance(error, _Stopped):
+        if isinstance(error, Stopped):
             return None
         raise
     return Merged((), base, live)
-
-
-class _Stopped(Exception):
-    """The caller wants no more of it."""
 
 
 def _ids(state: State, grow: bool) -> tuple[Ids, Live]:
@@ -147,7 +141,7 @@ def _rows(state: State, grow: bool, stop: Stop, on_progress: Progress) -> Iterat
         total += base.rows
         for start in range(0, base.rows, _BLOCK):
             if stop():
-                raise _Stopped
+                raise Stopped
             rows = np.arange(start, min(start + _BLOCK, base.rows))
             codes = base.read(rows)
             yield codes if grow else codes[mask[rows]]
@@ -155,7 +149,7 @@ def _rows(state: State, grow: bool, stop: Stop, on_progress: Progress) -> Iterat
             on_progress("vectors", done, total)
     for segment in state.fresh.segments:
         if stop():
-            raise _Stopped
+            raise Stopped
         yield segment.codes
         done += len(segment)
         on_progress("vectors", done, total)
@@ -194,9 +188,9 @@ def _accelerator(
         learnt, known = state.base.accelerator, state.base.rows
     else:
         known = 0
-        learnt = _wanted(Accelerator.trained(recipe, base.codes, stop=stop, on_progress=training))
+        learnt = Accelerator.trained(recipe, base.codes, stop=stop, on_progress=training)
     more = learnt.extended(base.codes[known:], stop=stop, on_progress=adding)
-    return _wanted(more).attached(base.codes)
+    return more.attached(base.codes)
 
 
 def _tuning(
@@ -219,16 +213,7 @@ def _tuning(
         base.count_read(_BLOCK)
         on_progress("tuning", done, total)
 
-    return _wanted(
-        tune(base.accelerator, target=target, keep=live.bits, stop=stop, on_progress=tuning)
-    )
-
-
-def _wanted(made: _Made | None) -> _Made:
-    """What was made, where nobody said stop."""
-    if made is None:
-        raise _Stopped
-    return made
+    return tune(base.accelerator, target=target, keep=live.bits, stop=stop, on_progress=tuning)
 
 
 def _step(rows: int, learnt: int) -> int:

@@ -1,21 +1,7 @@
 """`MilvusIndex`: the vectors of one library and model in Milvus, for those who outgrow a machine.
 
-A collection for each library and model, named `searchlib_LIBRARY_IDENTITY`, so that vectors of two
-models never meet:
-
-    id      int64, the primary key; -1 is the row that keeps the position in the change log
-    vector  float32[dimension], indexed for inner products: FLAT in Milvus Lite, otherwise HNSW
-    seq     int64, the position in the row -1, else 0
-
-The position stands in the same collection as the vectors, and the collection has one shard, so
-that one log of Milvus holds both in the order in which they were written: whatever an outage
-takes away, the position is never ahead of the vectors. Replaying from it is harmless, however
-often.
-
-Milvus finds candidates; they come with their vectors and are scored and ordered here, so that a
-score is that of the stored vector whatever index Milvus searches, and equal vectors have equal
-scores. Reads are of strong consistency: a search sees every write that ended before it, also one
-of another process.
+Milvus finds candidates, and which of them are the best is decided here; see `milvus_collection` for
+how they are stored and `milvus_service` for what happens in an outage.
 """
 
 from __future__ import annotations
@@ -24,29 +10,26 @@ import math
 import operator
 import re
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from searchlib.errors import IndexServiceError, InputError, VectorError
+from searchlib.errors import InputError, VectorError
 from searchlib.index.checks import check_dimension, check_ids, check_k, check_pairs, check_vectors
+from searchlib.index.milvus_collection import (
+    FILTER_IDS,
+    Found,
+    MilvusCollection,
+    blocks_of,
+    condition_of,
+    scores_of,
+)
 from searchlib.index.milvus_service import Gate, MilvusService
 from searchlib.index.protocol import Ids, Neighbours, Subset, Vectors
-
-POSITION_ID = -1
-"""The row that keeps the position; ids begin at 0. Its vector is zero, so it is nobody's best."""
-
-MOST = 16_384
-"""How many results Milvus gives for a query, and queries it takes in a request."""
-
-MESSAGE_BYTES = 16 << 20
-"""How much of vectors is in a request or an answer; Milvus refuses more than 64 MB."""
-
-FILTER_IDS = 10_000
-"""How many ids are in a filter: about 100 KB that Milvus has to parse."""
 
 MARGIN = 8
 """How many more than `k` are fetched at first, so that a few equal scores need no second look.
@@ -55,28 +38,17 @@ Each comes with its vector, so more of them cost more than a second look now and
 WIDEN = 8
 """How many times as many are fetched where that was not enough."""
 
-NOISE = 1e-5
-"""How far a score of Milvus, added up in another order, may lie from the one of here."""
-
 COMPARED_HERE = 1_000
 """Up to how many vectors of a subset are read and compared here, which is exact."""
 
 OVERFETCHED = 2_048
 """Up to how many results are fetched to find those of a larger subset among them."""
 
-HNSW = {"M": 32, "efConstruction": 200}
-"""256 bytes for each vector beside its own; a recall above 0.99 with `ef` of 256."""
-
-EF = 256
-
-Found = tuple[Ids, Vectors]
-"""Ids int64[m] and scores float32[m], the best first, equal scores by ascending id."""
-
 _gates: weakref.WeakValueDictionary[tuple[str, str], Gate] = weakref.WeakValueDictionary()
 
 
 class MilvusIndex:
-    """A `VectorIndex` in Milvus. Several processes may use one at a time.
+    """A `VectorIndex` in Milvus, which several processes may share.
 
     Within a process a search sees all of a change or none of it. Of a change that another process
     makes it may see a part where that is too large for one request (16 MB of vectors).
@@ -90,14 +62,14 @@ class MilvusIndex:
             of one name would overwrite each other, so it should be random.
         token: `user:password` or an API key, where it is not in the URI.
         timeout: seconds that one request may take; a call may need several.
-        index_type: how Milvus searches a new collection; None for FLAT in Milvus Lite and HNSW in
-            a server.
+        index_type: how Milvus searches a new collection: FLAT is exact, HNSW a graph. None for FLAT
+            in Milvus Lite and HNSW in a server.
 
     Raises:
         InputError: an argument that is not as described, or pymilvus is not installed.
         VectorError: the dimension is no whole number of at least 1.
         IndexServiceError: Milvus cannot be reached, takes too long or refuses, here and in every
-            method; or the collection has another form than the one above.
+            method; or there is a collection of this name with another form.
     """
 
     def __init__(
@@ -118,20 +90,23 @@ class MilvusIndex:
             raise InputError(f"library is {library!r}; give 1 to 64 letters, digits or underscores")
         if not timeout > 0:
             raise InputError(f"timeout is {timeout}; give more than 0 seconds")
-        self.collection = f"searchlib_{library}_{identity}"
-        self._index_type = index_type
-        self._flat = False
-        self._opened = False
-        self._row_bytes = 4 * self._dimension + 32
-        self._most = max(1, min(MOST, MESSAGE_BYTES // self._row_bytes))
-        self._service = MilvusService(uri, token=token, timeout=timeout, ready=self._open)
-        key = (self._service.name, self.collection)
-        self._gate = _gates.setdefault(key, Gate())
-        with self._gate.writing(), self._service.client():
-            self._opened = True
+        self._service = MilvusService(
+            uri, token=token, timeout=timeout, ready=lambda client: self._collection.open(client)
+        )
+        self._collection = MilvusCollection(
+            self._service.name,
+            f"searchlib_{library}_{identity}",
+            dimension=self._dimension,
+            timeout=timeout,
+            index_type=index_type,
+        )
+        self._gate = _gates.setdefault((self._service.place, self._collection.name), Gate())
+        # Writing: the collection may have to be made.
+        with self._writing():
+            pass
 
     def __repr__(self) -> str:
-        return f"MilvusIndex({self._service.name!r}, collection={self.collection!r})"
+        return f"MilvusIndex({self._service.name!r}, collection={self._collection.name!r})"
 
     def __enter__(self) -> MilvusIndex:
         return self
@@ -153,8 +128,8 @@ class MilvusIndex:
         return self._dimension
 
     def __len__(self) -> int:
-        with self._gate.reading(), self._service.client() as client:
-            return self._count(client, "id >= 0")
+        with self._reading() as client:
+            return self._collection.count(client)
 
     def __contains__(self, id: object) -> bool:
         try:
@@ -164,42 +139,37 @@ class MilvusIndex:
             return False
         if not 0 <= number < 2**63:
             return False
-        with self._gate.reading(), self._service.client() as client:
-            return bool(self._query(client, f"id == {number}", "id"))
+        with self._reading() as client:
+            return self._collection.holds(client, number)
 
     def ids(self) -> Ids:
-        with self._gate.reading(), self._service.client() as client:
-            pages = [[row["id"] for row in page] for page in self._pages(client, "id", MOST)]
-        return np.array(sorted(id for page in pages for id in page), np.int64)
+        with self._reading() as client:
+            return self._collection.ids(client)
 
     def vectors(self, ids: npt.ArrayLike) -> Vectors:
         wanted = check_ids(ids)
-        with self._gate.reading(), self._service.client() as client:
-            blocks = list(self._read(client, wanted))
-        have, vectors = _joined(blocks, self._dimension)
-        unknown = np.setdiff1d(wanted, have)
+        have, vectors = [np.empty(0, np.int64)], [np.empty((0, self._dimension), np.float32)]
+        with self._reading() as client:
+            for block_ids, block in self._collection.vectors_of(client, wanted):
+                have.append(block_ids)
+                vectors.append(block)
+        there = np.concatenate(have)
+        unknown = np.setdiff1d(wanted, there)
         if unknown.size:
             raise VectorError(f"id {unknown[0]} is not in the index")
-        order = np.argsort(have)
-        return vectors[order[np.searchsorted(have, wanted, sorter=order)]]
+        order = np.argsort(there)
+        places = order[np.searchsorted(there, wanted, sorter=order)]
+        return np.concatenate(vectors)[places]
 
     def upsert(self, ids: npt.ArrayLike, vectors: npt.ArrayLike) -> None:
         new_ids, new_vectors = check_pairs(ids, vectors, self._dimension)
-        with self._gate.writing(), self._service.client() as client:
-            for start in range(0, len(new_ids), self._most):
-                block = slice(start, start + self._most)
-                self._write(client, new_ids[block].tolist(), new_vectors[block], 0)
+        with self._writing() as client:
+            self._collection.upsert(client, new_ids, new_vectors)
 
     def remove(self, ids: npt.ArrayLike) -> int:
         unwanted = check_ids(ids)
-        count = 0
-        with self._gate.writing(), self._service.client() as client:
-            for block in _slices(unwanted, FILTER_IDS):
-                present = [row["id"] for row in self._query(client, _among(block), "id")]
-                if present:
-                    client.delete(self.collection, ids=present, timeout=self._service.timeout)
-                    count += len(present)
-        return count
+        with self._writing() as client:
+            return self._collection.remove(client, unwanted)
 
     def search(
         self,
@@ -216,12 +186,13 @@ class MilvusIndex:
         """
         checked = check_vectors(queries, self._dimension)
         wanted = check_k(k)
-        with self._gate.reading(), self._service.client() as client:
+        with self._reading() as client:
             if not len(checked):
-                width = min(wanted, self._allowed(client, among))
+                width = min(wanted, self._collection.count(client, among))
                 return Neighbours(np.empty((0, width), np.int64), np.empty((0, width), np.float32))
             few = among is not None and len(among) <= COMPARED_HERE
-            if few or wanted >= self._most or (exact and not self._flat):
+            many = wanted >= self._collection.most
+            if few or many or (exact and not self._collection.flat):
                 found = self._compared(client, checked, wanted, among)
             else:
                 found = self._found(client, checked, wanted, among)
@@ -229,9 +200,8 @@ class MilvusIndex:
 
     def seq(self) -> int:
         """The position in the change log that was stored with `set_seq`, or 0."""
-        with self._gate.reading(), self._service.client() as client:
-            rows = self._query(client, f"id == {POSITION_ID}", "seq")
-        return int(rows[0]["seq"]) if rows else 0
+        with self._reading() as client:
+            return self._collection.seq(client)
 
     def set_seq(self, seq: int) -> None:
         """Stores up to where the change log was applied; to be called after the changes.
@@ -241,131 +211,34 @@ class MilvusIndex:
         """
         if seq < 0:
             raise InputError(f"seq is {seq}; give at least 0")
-        zero = np.zeros((1, self._dimension), np.float32)
-        with self._gate.writing(), self._service.client() as client:
-            self._write(client, [POSITION_ID], zero, seq)
+        with self._writing() as client:
+            self._collection.set_seq(client, seq)
 
     def clear(self) -> None:
         """Removes all vectors and the position."""
+        with self._writing() as client:
+            self._collection.clear(client)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        with self._gate.reading(), self._service.client() as client:
+            yield client
+
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
         with self._gate.writing(), self._service.client() as client:
-            client.drop_collection(self.collection, timeout=self._service.timeout)
-            self._create(client)
-            client.load_collection(self.collection, timeout=self._service.timeout)
+            yield client
 
-    def _open(self, client: Any) -> None:
-        """Looks whether a new connection leads to the right collection; at first it may make it."""
-        timeout = self._service.timeout
-        if not client.has_collection(self.collection, timeout=timeout):
-            if self._opened:
-                raise IndexServiceError(
-                    f"{self._service.name}: the collection {self.collection} is gone; "
-                    "open the index again to fill it anew"
-                )
-            self._create(client)
-        fields = client.describe_collection(self.collection, timeout=timeout)["fields"]
-        form = {field["name"]: field["params"].get("dim") for field in fields}
-        if form != {"id": None, "vector": self._dimension, "seq": None}:
-            raise IndexServiceError(
-                f"{self._service.name}: the collection {self.collection} is not for vectors of "
-                f"{self._dimension} numbers; drop it there, or use another database"
-            )
-        names = client.list_indexes(self.collection, timeout=timeout)
-        if not names:
-            # The process that made the collection ended before it made the index.
-            self._create_index(client)
-            names = client.list_indexes(self.collection, timeout=timeout)
-        about = client.describe_index(self.collection, names[0], timeout=timeout)
-        self._flat = about["index_type"] == "FLAT"
-        client.load_collection(self.collection, timeout=timeout)
-
-    def _create(self, client: Any) -> None:
-        from pymilvus import DataType  # type: ignore[import-not-found, unused-ignore]
-
-        schema = client.create_schema(auto_id=False)
-        schema.add_field("id", DataType.INT64, is_primary=True)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self._dimension)
-        schema.add_field("seq", DataType.INT64)
-        client.create_collection(
-            self.collection,
-            schema=schema,
-            consistency_level="Strong",
-            num_shards=1,
-            timeout=self._service.timeout,
-        )
-        self._create_index(client)
-
-    def _create_index(self, client: Any) -> None:
-        lite = "lite" in client.get_server_version(timeout=self._service.timeout)
-        kind = self._index_type or ("FLAT" if lite else "HNSW")
-        params = client.prepare_index_params()
-        params.add_index(
-            "vector", index_type=kind, metric_type="IP", params=HNSW if kind == "HNSW" else {}
-        )
-        client.create_index(
-            self.collection, params, sync=False, timeout=self._service.timeout
-        )
-
-    def _write(self, client: Any, ids: list[int], vectors: Vectors, seq: int) -> None:
-        rows = [
-            {"id": id, "vector": vector, "seq": seq}
-            for id, vector in zip(ids, vectors, strict=True)
-        ]
-        client.upsert(self.collection, rows, timeout=self._service.timeout)
-
-    def _query(self, client: Any, condition: str, *fields: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = client.query(
-            self.collection,
-            filter=condition,
-            output_fields=list(fields),
-            consistency_level="Strong",
-            timeout=self._service.timeout,
-        )
-        return rows
-
-    def _count(self, client: Any, condition: str) -> int:
-        return int(self._query(client, condition, "count(*)")[0]["count(*)"])
-
-    def _allowed(self, client: Any, among: Subset | None) -> int:
-        """How many vectors a search may return."""
-        if among is None:
-            return self._count(client, "id >= 0")
-        blocks = _slices(among.ids, FILTER_IDS)
-        return sum(self._count(client, _among(block)) for block in blocks)
-
-    def _pages(self, client: Any, field: str, size: int) -> Iterator[list[dict[str, Any]]]:
-        """All rows by ascending id, of one state of the collection."""
-        pages = client.query_iterator(
-            self.collection,
-            batch_size=size,
-            filter="id >= 0",
-            output_fields=[field],
-            consistency_level="Strong",
-            timeout=self._service.timeout,
-        )
-        try:
-            while page := pages.next():
-                yield page
-        finally:
-            pages.close()
-
-    def _read(self, client: Any, ids: Ids) -> Iterator[tuple[Ids, Vectors]]:
-        """The vectors of those of these ids that there are, in any order."""
-        for block in _slices(ids, min(self._most, FILTER_IDS)):
-            yield _table(self._query(client, _among(block), "vector"), self._dimension)
-
-    def _compared(
-        self, client: Any, queries: Vectors, k: int, among: Subset | None
-    ) -> list[Found]:
+    def _compared(self, client: Any, queries: Vectors, k: int, among: Subset | None) -> list[Found]:
         """The best `k` of each query by comparing it here with every vector it may find."""
         if among is None:
-            pages = self._pages(client, "vector", self._most)
-            blocks = (_table(page, self._dimension) for page in pages)
+            blocks = self._collection.vectors(client)
         else:
-            blocks = self._read(client, among.ids)
-        found = [_none() for _ in queries]
+            blocks = self._collection.vectors_of(client, among.ids)
+        found = [_nothing() for _ in queries]
         for ids, vectors in blocks:
             found = [
-                _best([kept, (ids, _scores(vectors, query))], k)
+                _best([kept, (ids, scores_of(vectors, query))], k)
                 for kept, query in zip(found, queries, strict=True)
             ]
         return found
@@ -376,41 +249,38 @@ class MilvusIndex:
             found = self._nearest(client, queries, k, "")
         else:
             found = self._nearest_among(client, queries, k, among)
-        if not self._flat and min(len(ids) for ids, _ in found) < k:
+        if not self._collection.flat and min(len(ids) for ids, _ in found) < k:
             # A graph may not lead to every vector.
-            expected = min(k, self._allowed(client, among))
+            expected = min(k, self._collection.count(client, among))
             short = [row for row, (ids, _) in enumerate(found) if len(ids) < expected]
-            if short:
-                again = self._compared(client, queries[short], k, among)
-                for row, better in zip(short, again, strict=True):
-                    found[row] = better
+            again = self._compared(client, queries[short], k, among) if short else []
+            for row, better in zip(short, again, strict=True):
+                found[row] = better
         return found
 
-    def _nearest_among(
-        self, client: Any, queries: Vectors, k: int, among: Subset
-    ) -> list[Found]:
+    def _nearest_among(self, client: Any, queries: Vectors, k: int, among: Subset) -> list[Found]:
         """The best `k` of each query in a subset.
 
         One that is too large for a filter is looked for among more results than are wanted, and
         where they hold too few of it, by several filters.
         """
         if len(among) <= FILTER_IDS:
-            return self._nearest(client, queries, k, _among(among.ids))
+            return self._nearest(client, queries, k, condition_of(among.ids))
         found: dict[int, Found] = {}
-        fetch = 2 * math.ceil(k * self._count(client, "id >= 0") / len(among)) + MARGIN
-        if fetch <= min(OVERFETCHED, self._most):
-            for row, (ids, scores, unseen) in enumerate(self._asked(client, queries, fetch, "")):
+        fetch = 2 * math.ceil(k * self._collection.count(client) / len(among)) + MARGIN
+        if fetch <= min(OVERFETCHED, self._collection.most):
+            answers = self._collection.search(client, queries, fetch, "")
+            for row, (ids, scores, unseen) in enumerate(answers):
                 held = among.holds(ids)
                 best = _best([(ids[held], scores[held])], k)
                 if len(best[0]) == k and best[1][-1] > unseen:
                     found[row] = best
         rest = [row for row in range(len(queries)) if row not in found]
         parts: list[list[Found]] = [[] for _ in rest]
-        if rest:
-            for block in _slices(among.ids, FILTER_IDS):
-                answers = self._nearest(client, queries[rest], k, _among(block))
-                for part, answer in zip(parts, answers, strict=True):
-                    part.append(answer)
+        for block in blocks_of(among.ids) if rest else ():
+            nearest = self._nearest(client, queries[rest], k, condition_of(block))
+            for part, each in zip(parts, nearest, strict=True):
+                part.append(each)
         found |= {row: _best(part, k) for row, part in zip(rest, parts, strict=True)}
         return [found[row] for row in range(len(queries))]
 
@@ -421,109 +291,43 @@ class MilvusIndex:
         fetched, and more again for those queries whose k-th score might be shared by a vector that
         was not fetched.
         """
-        found = [_none() for _ in queries]
+        found = [_nothing() for _ in queries]
         rows = list(range(len(queries)))
-        fetch = min(k + MARGIN, self._most)
+        fetch = min(k + MARGIN, self._collection.most)
         while rows:
             again = []
-            answers = self._asked(client, queries[rows], fetch, condition)
+            answers = self._collection.search(client, queries[rows], fetch, condition)
             for row, (ids, scores, unseen) in zip(rows, answers, strict=True):
                 found[row] = _best([(ids, scores)], k)
                 if unseen > -math.inf and found[row][1][-1] <= unseen:
                     again.append(row)
             rows = again
-            if fetch == self._most:
+            if fetch == self._collection.most:
                 break
-            fetch = min(fetch * WIDEN, self._most)
+            fetch = min(fetch * WIDEN, self._collection.most)
         for row in rows:
             found[row] = self._settled(client, queries[row], found[row], k, condition)
         return found
 
-    def _settled(
-        self, client: Any, query: Vectors, found: Found, k: int, condition: str
-    ) -> Found:
+    def _settled(self, client: Any, query: Vectors, found: Found, k: int, condition: str) -> Found:
         """The best `k` where more vectors share the k-th score than Milvus returns.
 
         Each look asks for smaller ids than the last of the best `k`, until there are none that
         score as much.
         """
-        while len(found[0]) == k:
-            last = int(found[0][-1])
-            smaller = f"id < {last}" + (f" and {condition}" if condition else "")
-            ((ids, scores, unseen),) = self._asked(client, query[None], self._most, smaller)
-            better = _best([found, (ids, scores)], k)
-            changed = not np.array_equal(better[0], found[0])
-            found = better
-            if not changed or found[1][-1] > unseen:
-                break
-        return found
-
-    def _asked(
-        self, client: Any, queries: Vectors, fetch: int, condition: str
-    ) -> Iterator[tuple[Ids, Vectors, float]]:
-        """What Milvus finds for each query, and which score something that it left out may have.
-
-        Yields ids int64[m] and scores float32[m] in any order, and a number that is -inf where
-        nothing was left out.
-        """
-        step = max(1, min(MOST, MESSAGE_BYTES // (fetch * self._row_bytes)))
-        for start in range(0, len(queries), step):
-            block = queries[start : start + step]
-            answers = client.search(
-                self.collection,
-                data=list(block),
-                anns_field="vector",
-                limit=fetch,
-                filter=condition,
-                output_fields=["vector"],
-                search_params={
-                    "metric_type": "IP",
-                    "params": {} if self._flat else {"ef": max(EF, fetch)},
-                },
-                consistency_level="Strong",
-                timeout=self._service.timeout,
+        while True:
+            smaller = f"id < {found[0][-1]}" + (f" and {condition}" if condition else "")
+            ((ids, scores, unseen),) = self._collection.search(
+                client, query[None], self._collection.most, smaller
             )
-            for query, hits in zip(block, answers, strict=True):
-                unseen = -math.inf
-                if len(hits) >= fetch:
-                    unseen = min(hit["distance"] for hit in hits) + NOISE
-                rows = [hit["entity"] | {"id": hit["id"]} for hit in hits]
-                ids, vectors = _table(rows, self._dimension)
-                real = ids != POSITION_ID
-                yield ids[real], _scores(vectors[real], query), unseen
+            better = _best([found, (ids, scores)], k)
+            if np.array_equal(better[0], found[0]) or better[1][-1] > unseen:
+                return better
+            found = better
 
 
-def _slices(ids: Ids, size: int) -> Iterator[Ids]:
-    return (ids[start : start + size] for start in range(0, len(ids), size))
-
-
-def _among(ids: Ids) -> str:
-    return f"id in [{','.join(map(str, ids.tolist()))}]"
-
-
-def _none() -> Found:
+def _nothing() -> Found:
     return np.empty(0, np.int64), np.empty(0, np.float32)
-
-
-def _table(rows: Sequence[dict[str, Any]], dimension: int) -> tuple[Ids, Vectors]:
-    ids = np.array([row["id"] for row in rows], np.int64)
-    vectors = np.empty((len(rows), dimension), np.float32)
-    for place, row in enumerate(rows):
-        vectors[place] = row["vector"]
-    return ids, vectors
-
-
-def _joined(blocks: list[tuple[Ids, Vectors]], dimension: int) -> tuple[Ids, Vectors]:
-    if not blocks:
-        return np.empty(0, np.int64), np.empty((0, dimension), np.float32)
-    ids, vectors = zip(*blocks, strict=True)
-    return np.concatenate(ids), np.concatenate(vectors)
-
-
-def _scores(vectors: Vectors, query: Vectors) -> Vectors:
-    """Not a matrix product, so that equal vectors have equal scores wherever they stand."""
-    scores: Vectors = (vectors.astype(np.float64) * query).sum(axis=1).astype(np.float32)
-    return scores
 
 
 def _best(parts: list[Found], k: int) -> Found:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from searchlib.errors import IndexServiceError, InputError
@@ -96,6 +96,7 @@ class MilvusService:
 
     Attributes:
         name: the address as it may be shown: without user and password.
+        place: the same for all who use the same server and database, or the same file.
 
     Raises:
         InputError: the URI is none, the file's folder is missing, or pymilvus is not installed.
@@ -117,7 +118,8 @@ class MilvusService:
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._connection: _Connection | None = None
-        self._lite = _Lite(self._address) if self._address.endswith(".db") else None
+        self._lite = _Lite(self._address) if "://" not in self._address else None
+        self.place = self._lite.path if self._lite is not None else self._address
 
     @contextmanager
     def client(self) -> Iterator[Any]:
@@ -219,13 +221,13 @@ class MilvusService:
 class _Lite:
     """The server that Milvus Lite runs inside this process for one file, shared by its users."""
 
-    _users: Counter[str] = Counter()
-    _lock = threading.Lock()
+    _users: ClassVar[Counter[str]] = Counter()
+    _lock: ClassVar = threading.Lock()
 
     def __init__(self, path: str) -> None:
-        self._path = str(Path(path).resolve())
+        self.path = str(Path(path).resolve())
         self._using = False
-        if not Path(self._path).parent.is_dir():
+        if not Path(self.path).parent.is_dir():
             raise InputError(f"{path}: there is no folder for this file; make it first")
         try:
             module = importlib.import_module("milvus_lite.server_manager")
@@ -239,10 +241,10 @@ class _Lite:
     def start(self) -> str | None:
         """The address to connect to, or None where the file cannot be opened."""
         with self._lock:
-            address: str | None = self._servers.start_and_get_uri(self._path)
+            address: str | None = self._servers.start_and_get_uri(self.path)
             if address is not None and not self._using:
                 self._using = True
-                self._users[self._path] += 1
+                self._users[self.path] += 1
             return address
 
     def release(self) -> None:
@@ -250,9 +252,9 @@ class _Lite:
         with self._lock:
             if self._using:
                 self._using = False
-                self._users[self._path] -= 1
-                if not self._users[self._path]:
-                    self._servers.release_server(self._path)
+                self._users[self.path] -= 1
+                if not self._users[self.path]:
+                    self._servers.release_server(self.path)
 
 
 def _pymilvus() -> Any:
@@ -307,10 +309,9 @@ def _secrets(token: str) -> list[str]:
 
 def _reason(error: Exception) -> str:
     """What went wrong, in one line."""
-    text = str(getattr(error, "message", "") or "")
-    if not text and callable(getattr(error, "code", None)):
+    if hasattr(error, "details"):
         # An error of gRPC: its own text is a dump of several lines.
-        code = error.code()  # type: ignore[attr-defined]
-        details = error.details() if callable(getattr(error, "details", None)) else ""
-        text = f"{getattr(code, 'name', code)}: {details}"
+        text = f"{error.code().name}: {error.details()}"  # type: ignore[attr-defined]
+    else:
+        text = str(getattr(error, "message", error))
     return " ".join((text or type(error).__name__).split())[:300]

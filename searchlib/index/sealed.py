@@ -136,6 +136,7 @@ def read_header(path: Path, kind: Kind) -> Header:
         CheckpointError: it is missing, cannot be read, is damaged or of another kind or format.
     """
     try:
+        _require_file(path)
         with path.open("rb") as file:
             page = file.read(PAGE)
     except OSError as error:
@@ -153,8 +154,7 @@ def map_sealed(path: Path, kind: Kind) -> tuple[Header, mmap.mmap]:
             kind or format.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise refused(path, "it is not a file")
+        _require_file(path)
         with path.open("rb") as file:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:
@@ -216,6 +216,12 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
                 path.unlink()
                 gone.append(path)
     return gone
+
+
+def _require_file(path: Path) -> None:
+    # Opening a pipe waits until somebody writes to it.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise refused(path, "it is not a file")
 
 
 def _page(kind: Kind, length: int, digest: bytes, facts: dict[str, Any]) -> bytes:

@@ -31,6 +31,9 @@ CENTROID_CANDIDATES = 64
 ENCODER_ROWS = 16_384
 """Rows that decide how a vector is rounded, where the recipe rounds by what it has seen."""
 
+FEW_ROWS = 256
+"""With fewer, vectors by chance join in that decision."""
+
 _SEED = 20_240_229
 
 
@@ -69,7 +72,11 @@ def trained(recipe: Recipe, codes: Codes, *, stop: Stop, on_progress: Progress) 
     if stop():
         raise Stopped
     # With its lists there already, FAISS trains only how a vector is rounded.
-    index.train(decoded(sample[_spread(len(sample), ENCODER_ROWS)]))
+    seen = decoded(sample[_spread(len(sample), ENCODER_ROWS)])
+    if len(seen) < FEW_ROWS:
+        # A few rows do not show how far the numbers of others reach.
+        seen = np.concatenate([seen, _by_chance(FEW_ROWS, seen.shape[1])])
+    index.train(seen)
     return index
 
 
@@ -155,12 +162,17 @@ def centroid_index(ivf: Any) -> Any:
     return _faiss().downcast_index(ivf.quantizer)
 
 
+def _by_chance(rows: int, dimension: int) -> Vectors:
+    """Unit vectors in all directions, always the same."""
+    drawn = np.random.default_rng(_SEED).standard_normal((rows, dimension)).astype(np.float32)
+    unit: Vectors = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return unit
+
+
 def _sample(codes: Codes, size: int) -> Codes:
     """At most so many rows, by chance but always the same, in their order; at least one row."""
     if not len(codes):
-        drawn = np.random.default_rng(_SEED).standard_normal((1, codes.shape[1]))
-        first: Codes = (drawn / np.linalg.norm(drawn)).astype(np.float16)
-        return first
+        return _by_chance(1, codes.shape[1]).astype(np.float16)
     if size >= len(codes):
         return codes
     rows = np.random.default_rng(_SEED).choice(len(codes), size, replace=False, shuffle=False)
@@ -205,20 +217,23 @@ def _centroids(
 
 
 def _settled(before: Vectors, sums: Vectors, counts: npt.NDArray[np.int64]) -> Vectors:
-    """The centroids of the next iteration; an empty list takes half of the fullest one."""
-    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    after = np.where(lengths > 0, sums / np.maximum(lengths, 1e-30), before).astype(np.float32)
-    counts = counts.copy()
-    # As FAISS does it: two centroids a little apart on both sides of the old one.
+    """The centroids of the next iteration; an empty list takes half of the one most spread out."""
+    lengths = np.linalg.norm(sums, axis=1)
+    filled = lengths > 0
+    after = before.copy()
+    after[filled] = sums[filled] / lengths[filled, None]
+    # What the cosines of a list's vectors to its centroid lack of 1, all together. By their number
+    # alone one vector in many copies would be split for ever.
+    spread = counts - lengths
+    # As FAISS does it: two centroids a little apart, on both sides of the old one.
     apart = np.where(np.arange(after.shape[1]) % 2, 1 - 1 / 1024, 1 + 1 / 1024).astype(np.float32)
     for empty in np.flatnonzero(counts == 0):
-        full = int(np.argmax(counts))
-        if counts[full] < 2:
+        wide = int(np.argmax(spread))
+        if spread[wide] < 0.01:
             break
-        after[empty] = after[full] * apart
-        after[full] *= 2 - apart
-        counts[empty] = counts[full] // 2
-        counts[full] -= counts[empty]
+        after[empty] = after[wide] * apart
+        after[wide] *= 2 - apart
+        spread[empty] = spread[wide] = spread[wide] / 2
     lengths = np.linalg.norm(after, axis=1, keepdims=True)
     after /= np.where(lengths > 0, lengths, np.float32(1))
     return after

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, ModelRecord
 from searchlib.errors import CheckpointError, InputError
-from searchlib.index import FaissIndex, Tuning, tune
+from searchlib.index import FaissIndex, Saved, Tuning, read_checkpoint, read_saved, tune
+from searchlib.index.base_file import accelerator_path
+from searchlib.search.choice import (
+    EXACT,
+    IndexChoice,
+    Parts,
+    is_build_due,
+    read_choice,
+    recipe_for,
+)
 from searchlib.search.live_index import LiveIndex
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
 _LOOKS = 10
+_REBUILDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,8 @@ class IndexCheck:
         different: of these, that the index had with other numbers.
         extra: vectors of the index that the catalog does not have.
         damage: what was wrong with the files of the index; None where nothing was.
-        healed: whether the index was built anew; False where it was right.
+        healed: whether the index was built anew and saved; False where it was right, and where the
+            library cannot be written.
     """
 
     checked: int
@@ -37,6 +52,11 @@ class IndexCheck:
     extra: int
     damage: str | None
     healed: bool
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing was wrong."""
+        return not (self.missing or self.different or self.extra) and self.damage is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +78,87 @@ class IndexTuning:
     tuning: Tuning | None
 
 
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """What is known of an index without opening it.
+
+    Attributes:
+        choice: what was chosen for it.
+        recipe: of the index that serves now.
+        recall: the share of the ten nearest that it was measured to find; 1 where all are compared,
+            None where nobody measured it.
+        vectors: in its checkpoint; what came later is added when it is opened.
+        fresh: of these, that are compared one by one.
+        dead: vectors in its files that do not count any more.
+        is_due: whether it should be built, for `build_index` or a background to do.
+        target: the recall that it was tuned to; None where all are compared.
+        wanted: the recipe that it should have, by choice or by size.
+        least: how many vectors that recipe begins at.
+    """
+
+    choice: IndexChoice
+    recipe: str
+    recall: float | None
+    vectors: int
+    fresh: int
+    dead: int
+    is_due: bool
+    target: float | None = None
+    wanted: str = EXACT
+    least: int = 0
+
+
+_NOT_SAVED = Saved(0, "", 0)
+
+
+def index_status(catalog: Catalog, model: ModelRecord | None, folder: Path) -> IndexStatus:
+    """What the checkpoint of an index says, without opening the index.
+
+    Args:
+        catalog: the truth.
+        model: whose vectors; None in a library that has none yet.
+        folder: where the checkpoint lies.
+
+    Raises:
+        LibraryError: the catalog cannot be read.
+    """
+    choice = _choice(catalog)
+    if model is None:
+        return IndexStatus(choice, EXACT, recall=1.0, vectors=0, fresh=0, dead=0, is_due=False)
+    path = LiveIndex(catalog, model, folder).path
+    saved = read_saved(path, identity=model.identity, dimension=model.dimension) or _NOT_SAVED
+    # What is not in the checkpoint yet is compared one by one when the index is opened.
+    later = catalog.changes_since(model, saved.seq)
+    parts = Parts(
+        saved.vectors + later,
+        saved.fresh + later,
+        recipe=saved.recipe,
+        rows=saved.rows if saved.generation else None,
+        dead=saved.dead,
+    )
+    wanted = recipe_for(choice, vectors=parts.vectors, dimension=model.dimension, now=saved.recipe)
+    return IndexStatus(
+        choice,
+        saved.recipe or EXACT,
+        recall=saved.tuning.recall if saved.tuning else 1.0,
+        vectors=saved.vectors,
+        fresh=saved.fresh,
+        dead=saved.dead,
+        is_due=is_build_due(wanted, parts),
+        target=saved.tuning.target if saved.tuning else None,
+        wanted=wanted.name,
+        least=wanted.least,
+    )
+
+
+def _choice(catalog: Catalog) -> IndexChoice:
+    try:
+        return read_choice(catalog)
+    except InputError as error:
+        logger.warning("%s; the index is chosen by size", error)
+        return IndexChoice()
+
+
 def verify(
     live: LiveIndex,
     catalog: Catalog,
@@ -65,7 +166,7 @@ def verify(
     *,
     on_progress: Progress | None = None,
 ) -> IndexCheck:
-    """Compare every vector of the index with the catalog, and build it anew where it is wrong.
+    """Compare the index with the catalog and its files with their checksums; heal what is wrong.
 
     Args:
         live: the index.
@@ -76,22 +177,64 @@ def verify(
     Raises:
         LibraryError: the catalog cannot be read.
     """
-    try:
-        checked, suspects = _suspects(live.current(), catalog, model, on_progress)
-        found = _Wrong(0, 0, 0)
-        # What was committed meanwhile looks like damage at first.
-        for _ in range(_LOOKS):
-            seq = catalog.last_seq(model)
-            found = _wrong(live.current(), catalog, model, suspects)
-            if not any(astuple(found)) or catalog.last_seq(model) == seq:
-                break
-    except CheckpointError as error:
+    damage = _damage(live.path, model)
+    if damage is not None:
         live.rebuild()
-        return IndexCheck(0, 0, 0, 0, str(error), healed=True)
+    checked, found = 0, _Wrong(0, 0, 0)
+    for _ in range(_REBUILDS):
+        try:
+            checked, found = _compared(live, catalog, model, on_progress)
+            break
+        except CheckpointError as error:
+            damage = damage or str(error)
+            live.rebuild()
     wrong = any(astuple(found))
     if wrong:
         live.rebuild()
-    return IndexCheck(checked, found.missing, found.different, found.extra, None, healed=wrong)
+    healed = (wrong or damage is not None) and catalog.database.writable
+    return IndexCheck(checked, found.missing, found.different, found.extra, damage, healed=healed)
+
+
+def _damage(path: Path, model: ModelRecord) -> str | None:
+    """What is wrong with the files of an index, of which every byte is read; None if nothing is."""
+    identity, dimension = model.identity, model.dimension
+    for _ in range(_LOOKS):
+        before = read_saved(path, identity=identity, dimension=dimension)
+        try:
+            if not path.exists():
+                return None
+            index, _ = read_checkpoint(path, identity=identity, dimension=dimension)
+            base = index.state().base
+            if base is None:
+                return None
+            if base.check is not None:
+                base.check(None)
+            if base.seals is not None and base.seals.accelerator and base.accelerator is None:
+                return (
+                    f"{accelerator_path(path, base.seals.generation)}: this file of the index "
+                    "cannot be used; build the index again"
+                )
+            return None
+        except CheckpointError as error:
+            # Another process may have merged meanwhile, and the files before are gone.
+            if before == read_saved(path, identity=identity, dimension=dimension):
+                return str(error)
+    return None
+
+
+def _compared(
+    live: LiveIndex, catalog: Catalog, model: ModelRecord, on_progress: Progress | None
+) -> tuple[int, _Wrong]:
+    """How many vectors were compared, and what is wrong with the index."""
+    checked, suspects = _suspects(live.current(), catalog, model, on_progress)
+    found = _Wrong(0, 0, 0)
+    # What was committed meanwhile looks like damage at first.
+    for _ in range(_LOOKS):
+        seq = catalog.last_seq(model)
+        found = _wrong(live.current(), catalog, model, suspects)
+        if not any(astuple(found)) or catalog.last_seq(model) == seq:
+            break
+    return checked, found
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +291,7 @@ def measure(live: LiveIndex, *, target: float, on_progress: Progress | None = No
     state = index.state()
     base = state.base
     if base is None or base.accelerator is None:
-        return IndexTuning("exact", len(index), 1.0, target, None)
+        return IndexTuning(EXACT, len(index), 1.0, target, None)
 
     def told(done: int, total: int) -> None:
         if on_progress:

@@ -36,7 +36,7 @@ from searchlib.index import (
     stream_checkpoint,
     write_checkpoint,
 )
-from searchlib.search.choice import IndexChoice, read_choice, recipe_for
+from searchlib.search.choice import IndexChoice, Parts, is_build_due, read_choice, recipe_for
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,6 @@ REPLAY_AT_MOST = 10_000
 """A new checkpoint is written after so many changes. Replaying as many takes a few tenths of a
 second."""
 
-FRESH_AT_LEAST, FRESH_AT_MOST = 8192, 65_536
-"""Vectors beside a base are compared one by one, so there should not be many: a sixteenth of all,
-within these bounds. The upper one takes two cores 3 ms at 512 dimensions."""
-
-_FRESH_SHARE = 1 / 16
-_DEAD_SHARE = 1 / 8
 _CHOICE_SECONDS = 5.0
 _RETRY_SECONDS = 600.0
 
@@ -177,15 +171,15 @@ class LiveIndex:
 
     def is_merge_due(self, index: FaissIndex) -> bool:
         """Whether it would be worth it to merge now."""
-        recipe, base = self.recipe(index), index.base
-        if recipe.is_exact:
-            return base is not None
-        if len(index) < recipe.least:
-            return False
-        if base is None or base.recipe != recipe.name:
-            return True
-        limit = min(max(FRESH_AT_LEAST, len(index) * _FRESH_SHARE), FRESH_AT_MOST)
-        return index.fresh > limit or index.dead > _DEAD_SHARE * base.rows
+        base = index.base
+        parts = Parts(
+            len(index),
+            index.fresh,
+            recipe=base.recipe if base else None,
+            rows=base.rows if base else None,
+            dead=index.dead,
+        )
+        return is_build_due(self.recipe(index), parts)
 
     def merge(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,9 @@ from searchlib.images import (
 from searchlib.search.live_index import LiveIndex
 from searchlib.search.match import Match
 from searchlib.search.stacks import collapse
+
+if TYPE_CHECKING:
+    from searchlib.search.served_index import ServedIndex
 
 # Fetched beyond k, so that a few missing images do not cost a second search.
 _SPARE = 16
@@ -58,7 +63,9 @@ def query_vector(
     return encoder.embed(image.pixels)
 
 
-def nearest(vector: NDArray[np.float32], catalog: Catalog, index: LiveIndex, k: int) -> list[Match]:
+def nearest(
+    vector: NDArray[np.float32], catalog: Catalog, index: LiveIndex | ServedIndex, k: int
+) -> list[Match]:
     """The `k` images nearest to a vector, best first; of equal ones the older first.
 
     Images of which every copy is missing are left out, and the files of one shot are one match.

@@ -195,7 +195,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(batches=st.lists(STEPS, max_size=4))
 def test_any_history_ends_with_each_path_at_its_last_content(
     new_place: Callable[[], Place], batches: list[list[tuple[str, int | None]]]

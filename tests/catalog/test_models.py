@@ -111,7 +111,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(steps=STEPS, page=st.integers(1, 3))
 def test_what_a_model_lacks_is_what_has_a_file_and_no_vector(
     new_place: Callable[[], Place], steps: list[tuple[str, int, int]], page: int

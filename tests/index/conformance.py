@@ -18,6 +18,7 @@ from searchlib.errors import VectorError
 from searchlib.index import NumpyIndex, Subset, VectorIndex
 from tests.index.histories import EXAMPLES, run_histories
 from tests.index.kinds import (
+    COARSE,
     LATTICE,
     ROUNDING,
     Kind,
@@ -378,12 +379,12 @@ class Conformance:
 
     def test_only_those_asked_for_are_found(self, kind: Kind, filled: Filled) -> None:
         model = model_of(range(ROWS), lattice(ROWS, seed=1))
-        index = filled(model)
+        index, queries = filled(model), LATTICE[[3, COARSE, COARSE + 1]]
         for ids in SUBSETS.values():
             among = Subset.of(ids)
-            for k in (1, 10, 150):
-                check(kind, index, model, LATTICE[[3, 500]], k, among=among)
-            check(kind, index, model, LATTICE[[3, 500]], 10, among=among, exact=True)
+            for k in (1, 3, 10, 150):
+                check(kind, index, model, queries, k, among=among)
+            check(kind, index, model, queries, 10, among=among, exact=True)
 
     def test_order_and_repetition_of_a_subset_do_not_matter(self, filled: Filled) -> None:
         index = filled(model_of(range(200), lattice(200)))
@@ -420,7 +421,7 @@ class Conformance:
         oracle.upsert(ids, new)
         queries = np.concatenate([vectors[ROWS:], new[:25], vectors[:25]])
         chosen = np.random.default_rng(8).permutation(oracle.ids())
-        for share, k in product((0.001, 0.01, 0.1, 0.5, None), (1, 10, 50)):
+        for share, k in product((0.001, 0.01, 0.1, 0.5, 0.9, None), (1, 5, 10, 50)):
             among = share and Subset.of(chosen[: round(share * len(chosen))])
             truth = oracle.search(queries, k, among=among)
             answer = index.search(queries, k, among=among)
@@ -509,38 +510,42 @@ class Conformance:
     # From several threads.
 
     def test_a_search_sees_all_of_a_change_or_none_of_it(self, kind: Kind, make: Make) -> None:
-        rows, more = np.arange(20), np.arange(20, 40)
-        mixed = LATTICE[np.where(rows % 3, 1, 200)]
-        one = model_of(rows, np.tile(LATTICE[1], (20, 1)))
-        two = model_of(rows, mixed)
-        states = [one, two, two | model_of(more, np.tile(LATTICE[0], (20, 1)))]
-        subsets = [None, Subset.of(range(0, 40, 2))]
+        rows, more, vectors = np.arange(20), np.arange(20, 40), lattice(60)
+        always = model_of(range(40, 300), lattice(260, seed=1))
+        one = model_of(rows, vectors[:20]) | always
+        two = model_of(rows, vectors[20:40]) | always
+        states = [one, two, two | model_of(more, vectors[40:])]
+        queries = LATTICE[[0, COARSE]]
+        questions = list(product((3, 500), (None, Subset.of(range(0, 300, 2)))))
         answers = [
-            [expected(state, LATTICE[1], 99, among) for state in states] for among in subsets
+            [[expected(state, query, *each) for query in queries] for state in states]
+            for each in questions
         ]
         index = make(8)
-        index.upsert(rows, list(one.values()))
+        index.upsert(list(one), list(one.values()))
+        kind.settle(index)
 
         def look(exact: bool) -> None:
-            for among, right in zip(subsets, answers, strict=True):
-                answer = index.search(LATTICE[1:2], 99, among=among, exact=exact)
-                assert (answer.ids[0].tolist(), answer.scores[0].tolist()) in right
+            for (k, among), right in zip(questions, answers, strict=True):
+                answer = index.search(queries, k, among=among, exact=exact)
+                pairs = zip(answer.ids.tolist(), answer.scores.tolist(), strict=True)
+                assert list(pairs) in right
 
         def ask() -> None:
-            assert index.ids().tolist() in [list(state) for state in states]
-            assert len(index) in (20, 40)
-            vectors = index.vectors(rows)
-            assert any((vectors == list(state.values())[:20]).all() for state in (one, two))
+            assert index.ids().tolist() in [sorted(state) for state in states]
+            assert len(index) in (280, 300)
+            kept = index.vectors(rows)
+            assert any((kept == vectors[start : start + 20]).all() for start in (0, 20))
 
         with repeatedly(lambda: look(False), lambda: look(True), ask) as done:
             turn = 0
             while turn < kind.rounds or not done(kind.rounds):
-                index.upsert(rows, mixed)
-                index.upsert(more, list(states[2].values())[20:])
+                index.upsert(rows, vectors[20:40])
+                index.upsert(more, vectors[40:])
                 if turn % 4 == 3:
                     kind.settle(index)
                 assert index.remove(more) == 20
-                index.upsert(rows, list(one.values()))
+                index.upsert(rows, vectors[:20])
                 turn += 1
 
     def test_changes_from_several_threads_are_all_kept(self, make: Make) -> None:

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -15,17 +16,33 @@ from hypothesis.stateful import (
 
 from searchlib.errors import VectorError
 from searchlib.index import Subset
-from tests.index.kinds import FULL, LATTICE, Kind, Model, check, check_content
+from tests.index.kinds import (
+    COARSE,
+    FULL,
+    LATTICE,
+    Kind,
+    Model,
+    check,
+    check_content,
+    lattice,
+    model_of,
+)
 
 EXAMPLES = 20 * (25 if FULL else 1)
 STEPS = 30
 
 # Few, so that ids meet again, and some that float64 or 32 bits do not hold.
 IDS = [*range(24), 2**31, 2**32 + 1, 2**53, 2**53 + 1, 2**62, 2**63 - 1]
+MANY = range(1_000, 1_250)
 
 ids = st.lists(st.sampled_from(IDS), unique=True, max_size=14)
 row = st.integers(0, len(LATTICE) - 1)
-subset = st.none() | st.lists(st.sampled_from([*IDS, 25, 26, 2**40]), max_size=40).map(Subset.of)
+count = st.integers(1, 3) | st.integers(1, 40) | st.just(2 * len(MANY))
+subset = (
+    st.none()
+    | st.lists(st.sampled_from([*IDS, 25, 26, 2**40]), max_size=40).map(Subset.of)
+    | st.builds(range, st.integers(0, 1_100), st.integers(1_000, 1_300)).map(Subset.of)
+)
 
 
 class History(RuleBasedStateMachine):
@@ -40,6 +57,15 @@ class History(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.kind.close(self.index)
+
+    @initialize(many=st.booleans(), settled=st.booleans())
+    def begin(self, many: bool, settled: bool) -> None:
+        if many:
+            self.index.upsert(MANY, lattice(len(MANY)))
+            self.model |= model_of(MANY, lattice(len(MANY)))
+        if settled:
+            self._upsert(IDS, list(range(COARSE, COARSE + len(IDS))))
+            self.kind.settle(self.index)
 
     def _upsert(self, ids: list[int], rows: list[int]) -> None:
         self.index.upsert(ids, LATTICE[rows])
@@ -64,9 +90,15 @@ class History(RuleBasedStateMachine):
             self.model.pop(id, None)
 
     @rule()
-    def remove_all(self) -> None:
-        assert self.index.remove(IDS) == len(self.model)
-        self.model.clear()
+    def remove_all_but_the_many(self) -> None:
+        assert self.index.remove(IDS) == len(self.model.keys() & set(IDS))
+        self.model = {id: vector for id, vector in self.model.items() if id in MANY}
+
+    @rule(first=st.sampled_from(MANY), length=st.integers(1, len(MANY)))
+    def remove_some_of_the_many(self, first: int, length: int) -> None:
+        gone = range(first, first + length)
+        assert self.index.remove(gone) == len(self.model.keys() & set(gone))
+        self.model = {id: vector for id, vector in self.model.items() if id not in gone}
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), row=row)
@@ -85,20 +117,21 @@ class History(RuleBasedStateMachine):
         with pytest.raises(VectorError):
             self.index.vectors([known, 99])
 
-    @rule(
-        rows=st.lists(row, min_size=1, max_size=3),
-        k=st.integers(1, 40),
-        among=subset,
-        exact=st.booleans(),
-    )
-    def search(self, rows: list[int], k: int, among: Subset | None, exact: bool) -> None:
-        check(self.kind, self.index, self.model, LATTICE[rows], k, among=among, exact=exact)
+    @rule(rows=st.lists(row, min_size=1, max_size=3), k=count, among=subset)
+    def search(self, rows: list[int], k: int, among: Subset | None) -> None:
+        for exact in (False, True):
+            check(self.kind, self.index, self.model, LATTICE[rows], k, among=among, exact=exact)
 
     @precondition(lambda self: self.model)
-    @rule(data=st.data(), k=st.integers(1, 6), among=subset)
-    def search_for_a_stored_vector(self, data: st.DataObject, k: int, among: Subset | None) -> None:
+    @rule(data=st.data(), among=subset, settled=st.booleans())
+    def search_for_a_stored_vector(
+        self, data: st.DataObject, among: Subset | None, settled: bool
+    ) -> None:
+        if settled:
+            self.kind.settle(self.index)
         query = self.model[data.draw(st.sampled_from(sorted(self.model)))]
-        check(self.kind, self.index, self.model, query[None], k, among=among)
+        for k in (1, 2, len(self.model)):
+            check(self.kind, self.index, self.model, query[None], k, among=among)
 
     @rule()
     def settle(self) -> None:
@@ -115,6 +148,11 @@ class History(RuleBasedStateMachine):
         if self.always_reopened:
             self.index = self.kind.reopen(self.index)
             check_content(self.index, self.model)
+
+    @invariant()
+    def finds_what_was_put_in(self) -> None:
+        for k in (2, 25):
+            check(self.kind, self.index, self.model, LATTICE[[0, COARSE]], k)
 
 
 def run_histories(kind: Kind, *, examples: int, always_reopened: bool = False) -> None:

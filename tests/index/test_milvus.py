@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import signal
@@ -54,7 +55,7 @@ def flush(index: MilvusIndex) -> None:
     """Milvus Lite keeps new rows in memory, where it compares all of them, until they are flushed
     to a segment, which is searched by its index."""
     with index._service.client() as client:
-        client.flush(index.collection, timeout=60)
+        client.flush(index._collection.name, timeout=60)
 
 
 class Files:
@@ -131,10 +132,8 @@ def test_a_large_subset_is_searched_exactly(
 
 
 @pytest.mark.parametrize("k", [1, 5, 15, 16, 40])
-def test_more_equal_vectors_than_milvus_returns_are_told_apart(
-    index: MilvusIndex, k: int
-) -> None:
-    index._most = 16
+def test_more_equal_vectors_than_milvus_returns_are_told_apart(index: MilvusIndex, k: int) -> None:
+    index._collection.most = 16
     ids = np.random.default_rng(2).permutation(300)
     model = model_of(ids, LATTICE[np.where(ids % 50, 5, 9)])
     index.upsert(ids, np.stack(list(model.values())))
@@ -159,7 +158,7 @@ def test_a_graph_finds_nearly_all_and_all_where_exactness_is_asked_for(tmp_path:
 
 
 def test_an_upsert_larger_than_a_message_goes_in_blocks(index: MilvusIndex) -> None:
-    index._most = 900
+    index._collection.most = 900
     vectors = lattice(10_000)
     index.upsert(np.arange(10_000), vectors)
     assert len(index) == 10_000
@@ -256,33 +255,61 @@ def test_two_writers_in_one_process_do_not_disturb_each_other(tmp_path: Path) ->
 
 BLOCK = 25
 
-WRITER = """
+
+def changed(index: VectorIndex, seq: int) -> None:
+    """One change of a log: some are put in and some of the ones before are removed."""
+    ids = np.arange(BLOCK) + BLOCK * seq
+    index.upsert(ids, np.eye(8)[(ids * 5 + seq) % 8])
+    index.remove(ids[::3] - BLOCK if seq else [])
+
+
+# With few imports, so that it is soon at work.
+PROGRAM = """
 import sys
 import numpy as np
-from tests.index.kinds import lattice
-from tests.index.test_milvus import BLOCK, changed, opened
+from searchlib.errors import IndexServiceError
+from searchlib.index.milvus_index import MilvusIndex
 
+def opened(uri, **options):
+    given = {"identity": "ab" * 32, "library": "photos", "timeout": 60} | options
+    return MilvusIndex(uri, dimension=8, **given)
+
+"""
+
+WRITER = (
+    PROGRAM.replace("def", f"VectorIndex, BLOCK = MilvusIndex, {BLOCK}\ndef", 1)
+    + inspect.getsource(changed)
+    + """
 index = opened(sys.argv[1])
 for seq in range(index.seq(), 10_000):
     changed(index, seq)
     index.set_seq(seq + 1)
     print(seq, flush=True)
 """
+)
 
 
-def changed(index: VectorIndex, seq: int) -> None:
-    """One change of a log: some are put in and some of the ones before are removed."""
-    index.upsert(np.arange(BLOCK) + BLOCK * seq, lattice(BLOCK, seed=seq))
-    index.remove(np.arange(0, BLOCK, 3) + BLOCK * (seq - 1) if seq else [])
+def program(code: str, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONWARNINGS": "error", "PYTHONPATH": str(root)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        **options,
+    )
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
 
 
 def test_the_log_replays_into_what_killed_writers_left(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
     uri = str(tmp_path / "vectors.db")
     for turn, writes in enumerate((1, 9)):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, uri], stdout=subprocess.PIPE, cwd=root, text=True
-        )
+        writer = program(WRITER, uri)
         assert writer.stdout
         for _ in range(writes):
             written = int(writer.stdout.readline())
@@ -291,8 +318,7 @@ def test_the_log_replays_into_what_killed_writers_left(tmp_path: Path) -> None:
                 opened(tmp_path)
         time.sleep(0.003 * writes)
         writer.kill()
-        writer.stdout.close()
-        writer.wait()
+        writer.communicate()
         with opened(tmp_path) as index:
             assert index.seq() > written
     with opened(tmp_path) as index:
@@ -361,7 +387,7 @@ def server(one_server: Server, request: pytest.FixtureRequest) -> Server:
     """Runs; a library of the test's own name is empty."""
     if not one_server.process:
         one_server.start()
-    one_server.library = request.node.name
+    one_server.library = request.node.name[:64]
     return one_server
 
 
@@ -443,7 +469,7 @@ def test_a_server_that_does_not_answer_does_not_hang_its_callers(server: Server)
     with pytest.raises(IndexServiceError):
         connected(server, timeout=0.5)
     server.send(signal.SIGCONT)
-    index._service.timeout = 60
+    index._collection.timeout = 60
     check_content(index, model_of([1, 2], LATTICE[:2]))
     index.close()
 
@@ -467,16 +493,14 @@ def test_two_processes_write_through_one_server(server: Server) -> None:
     # One after the other: Milvus Lite, unlike Milvus, does not bear writers at the same time.
     index = connected(server)
     index.upsert([1], LATTICE[:1])
-    script = "import sys\nfrom tests.index.test_milvus import *\n" + (
+    code = (
         "with opened(sys.argv[1], library=sys.argv[2]) as index:\n"
-        "    index.upsert([2], LATTICE[1:2])\n"
+        "    index.upsert([2], np.eye(8)[1:2])\n"
         "    assert index.remove([1]) == 1\n"
         "    index.set_seq(5)\n"
     )
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", script, server.uri, server.library]
-    subprocess.run(command, cwd=root, check=True)
-    check_content(index, {2: LATTICE[1]})
+    assert ended(program(PROGRAM + code, server.uri, server.library)) == (0, b"", b"")
+    check_content(index, {2: np.eye(8, dtype=np.float32)[1]})
     assert index.seq() == 5
     index.close()
 
@@ -516,24 +540,14 @@ def test_without_pymilvus_the_extra_is_named(
 
 
 def test_a_process_says_nothing_and_ends_although_it_closes_nothing(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from tests.index.test_milvus import *\n"
+    code = (
         "index = opened(sys.argv[1])\n"
-        "index.upsert([1], LATTICE[:1])\n"
+        "index.upsert([1], np.eye(8)[:1])\n"
         "assert index.ids().tolist() == [1]\n"
         "try:\n"
         "    opened('http://127.0.0.1:9', timeout=1)\n"
         "except IndexServiceError:\n"
-        "    pass\n"
+        "    print('refused')\n"
     )
-    root = Path(__file__).parents[2]
-    ended = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "vectors.db")],
-        cwd=root,
-        env=os.environ | {"PYTHONWARNINGS": "error"},
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+    uri = str(tmp_path / "vectors.db")
+    assert ended(program(PROGRAM + code, uri)) == (0, b"refused\n", b"")

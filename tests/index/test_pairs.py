@@ -383,19 +383,20 @@ def test_one_vector_and_none_have_no_pairs(make: Make) -> None:
 
 
 def test_memory_is_bounded_however_many_pairs_there_are() -> None:
-    # 5,000 vectors of which any two are a pair: 12 million, which would take 250 MB and as much
-    # again to put in order.
+    # 4,000 vectors of which any two are a pair: 8 million, which would take 160 MB.
     code = """
 import resource, sys
 import numpy as np
-from searchlib.index import FaissIndex
+from searchlib.index import FaissIndex, bounds, join
 from searchlib.index.pairs import self_join
+join.BLOCK = join.TILE = bounds.TILE = 256
+join.PAIRS = 1 << 14
 generator = np.random.default_rng(0)
-numbers = 1 + 0.05 * generator.standard_normal((5_000, 32))
+numbers = 1 + 0.05 * generator.standard_normal((4_000, 32))
 vectors = numbers / np.linalg.norm(numbers, axis=1, keepdims=True)
 index = FaissIndex(32)
-index.upsert(np.arange(5_000), vectors)
-list(self_join(index, threshold=0.99999999))
+index.upsert(np.arange(4_000), vectors)
+assert not sum(map(len, self_join(index, threshold=1)))
 unit = 1 if sys.platform == "darwin" else 1024
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 count = largest = 0
@@ -407,9 +408,9 @@ print(count, largest, after - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     count, largest, grown = map(int, done.stdout.split())
-    assert count == 5_000 * 4_999 // 2
-    assert largest <= join.PAIRS
-    assert grown < 300e6
+    assert count == 4_000 * 3_999 // 2
+    assert largest <= 1 << 14
+    assert grown < 50e6
 
 
 @pytest.mark.parametrize(
