@@ -110,11 +110,12 @@ def write(raw: Raw, folder: Path) -> None:
 
 def _measured(raw: Raw, name: str) -> str:
     """The table [measured] of a recipe."""
-    facts = raw["machine"]
+    facts, vectors = raw["machine"], raw["vectors"]
     lines = [
         f"# By `python -m benchmarks.index` on {facts['cores']} cores of an {facts['cpu']}; a",
         "# query alone, with one thread.",
         "[measured]",
+        f"dimension = {vectors['dimension']}",
     ]
     figures: dict[str, dict[str, str]] = {}
     sizes = sorted(map(int, raw["speed"]))

@@ -32,6 +32,9 @@ SLOW_SECONDS = 0.02
 """Who takes longer for a query is asked SLOW_QUERIES only."""
 
 SLOW_QUERIES = 100
+MOST_SECONDS = 20.0
+"""After which nobody is asked more."""
+
 PAIRS = 1000
 _WARM = 5
 
@@ -90,6 +93,8 @@ def _alternate(entered: list[Contestant], queries: Queries) -> None:
     for number, first in enumerate(range(0, len(queries), BLOCK)):
         for contestant in entered if number % 2 else reversed(entered):
             if contestant.slow and first >= SLOW_QUERIES:
+                continue
+            if sum(contestant.seconds) > MOST_SECONDS:
                 continue
             for place in range(first, min(first + BLOCK, len(queries))):
                 contestant.seconds.append(_seconds(contestant, queries[place : place + 1]))

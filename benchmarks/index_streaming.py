@@ -24,14 +24,11 @@ from benchmarks.index_ours import IDENTITY, TARGET, default
 from benchmarks.index_peers import K
 from benchmarks.index_vectors import Vectors
 from searchlib.index import FaissIndex, write_checkpoint
-from searchlib.search.live_index import FRESH_AT_LEAST, FRESH_AT_MOST
+from searchlib.search.choice import Parts, is_build_due
 
 EVERY = 1000
 RECALL_EVERY = 20
 """Queries between two of which the exact answer is asked for too."""
-
-FRESH_SHARE = 1 / 16
-"""With FRESH_AT_LEAST and FRESH_AT_MOST, when LiveIndex merges."""
 
 RATE = 2000.0
 """Additions in a second, at most. A library writes each to its database before, and is slower."""
@@ -112,11 +109,15 @@ def stream(made: Vectors, size: int, rate: float = RATE) -> dict[str, Any]:
 
 def _is_merge_due(index: FaissIndex) -> bool:
     """What LiveIndex decides by."""
-    recipe = default(len(index), index.dimension)
-    if recipe.is_exact or len(index) < recipe.least:
-        return False
-    limit = min(max(FRESH_AT_LEAST, len(index) * FRESH_SHARE), FRESH_AT_MOST)
-    return index.base is None or index.fresh > limit
+    base = index.base
+    parts = Parts(
+        len(index),
+        index.fresh,
+        recipe=base.recipe if base else None,
+        rows=base.rows if base else None,
+        dead=index.dead,
+    )
+    return is_build_due(default(len(index), index.dimension), parts)
 
 
 def _ms(seconds: np.ndarray[Any, np.dtype[np.float32]], shares: tuple[int, ...]) -> list[float]:

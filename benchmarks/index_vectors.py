@@ -193,6 +193,7 @@ def shapes_json(made: Vectors, sizes: Sequence[int]) -> dict[str, Any]:
     """The same for the report."""
     return {
         "what": made.words,
+        "dimension": made.queries.shape[1],
         "queries": len(made.queries),
         "real": asdict(made.shape(made.real)),
         "bases": [asdict(made.shape(size)) for size in sizes],

@@ -178,6 +178,8 @@ def _measured(
 
 
 def _searchlib(codes: Codes, threshold: float) -> tuple[float, int]:
+    import faiss  # noqa: F401 - its import counts for nobody
+
     from searchlib.index import FaissIndex
     from searchlib.index.pairs import self_join
 

@@ -24,10 +24,11 @@ from searchlib.index.scan import _faiss, _pool, _workers
 from searchlib.index.segments import Codes
 from searchlib.index.training import (
     BLOCK,
-    centroid_index,
+    code_size,
     decoded,
     exact_lists,
     first_line,
+    kind,
     made,
     openmp_threads,
     trained,
@@ -163,7 +164,7 @@ class Accelerator:
     @property
     def code_size(self) -> int:
         """How many bytes FAISS reads of a row before it is a candidate."""
-        return _code_size(self._index)
+        return code_size(self._index)
 
     @property
     def dimension(self) -> int:
@@ -271,19 +272,24 @@ class Accelerator:
             )
             return rows, scores
         parameters = self._prepared(k, candidates, probes, keep)
-        pointer = _faiss().swig_ptr
-        # Several threads of OpenMP are no faster for a query, and spin.
-        with openmp_threads(1):
+        faiss = _faiss()
+        # Several threads of OpenMP are no faster for a query, and spin. This is `openmp_threads`
+        # and the call of FAISS without what Python adds to both, a twentieth of a short search.
+        before = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
             self._refined.search_c(
                 len(queries),
-                pointer(queries),
+                faiss.swig_ptr(queries),
                 k,
-                pointer(scores),
-                pointer(rows),
+                faiss.swig_ptr(scores),
+                faiss.swig_ptr(rows),
                 parameters.refined,
             )
-        if rows.min() < 0:
-            # FAISS gives no row, and any low score.
+        finally:
+            faiss.omp_set_num_threads(before)
+        # Where FAISS gives no row, which is behind the others, it gives any low score.
+        if rows.item(-1) < 0 or (len(queries) > 1 and rows.min() < 0):
             scores[rows < 0] = -np.inf
         return rows, scores
 
@@ -322,8 +328,8 @@ class Accelerator:
             raise CheckpointError(
                 f"FAISS cannot read the index ({first_line(error)}); build it again"
             ) from error
-        found = f"{index.ntotal} rows in {_kind(index)}"
-        wanted = f"{rows} rows in {_kind(made(recipe, dimension, trained_for))}"
+        found = f"{index.ntotal} rows in {kind(index)}"
+        wanted = f"{rows} rows in {kind(made(recipe, dimension, trained_for))}"
         if found != wanted:
             raise CheckpointError(f"the index has {found} instead of {wanted}; build it again")
         return cls(recipe, index, trained_for=trained_for)
@@ -365,25 +371,6 @@ class Accelerator:
         factor = (min(max(candidates, k), self.rows) + 0.5) / k
         refined = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=base)
         return _Parameters(base, refined, selector, keep)
-
-
-def _kind(index: Any) -> str:
-    """What all indexes of one recipe and number of lists are, whatever is in them."""
-    ivf = _faiss().try_extract_index_ivf(index)
-    # Read back, a flat index of inner products has a class of its own.
-    by = "" if ivf is None else type(centroid_index(ivf)).__name__.replace("FlatIP", "Flat")
-    lists = "" if ivf is None else f", {ivf.nlist} lists by {by}"
-    return (
-        f"{type(index).__name__} of {index.d} dimensions, {_code_size(index)} bytes, "
-        f"metric {index.metric_type}{lists}"
-    )
-
-
-def _code_size(index: Any) -> int:
-    """How many bytes an index of FAISS keeps of a vector, its place aside."""
-    flat = _faiss().downcast_index(index.storage) if hasattr(index, "storage") else index
-    size: int = flat.code_size
-    return size
 
 
 def _over(codes: Codes) -> Any:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ DEAD_ID = -1
 MARGIN = 2
 """How many neighbours more than `k` are fetched, to see whether the k-th score is shared."""
 
-FEW_ALLOWED = 0.02
+FEW_ALLOWED = 0.01
 """Up to which share of the rows that may be returned they are compared one by one: the lists that
 lie near the question hold too few of them."""
 
@@ -129,6 +130,17 @@ class BaseFacts:
     generation: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chosen:
+    """The rows of a subset that live: as bool[rows], as a bitmap (None for all), and how many."""
+
+    among: Subset
+    live: Live
+    mask: Mask
+    bits: Bitmap | None
+    count: int
+
+
 @dataclass(eq=False)
 class Base:
     """Rows that do not change, and what finds the best of them.
@@ -153,8 +165,16 @@ class Base:
     check: Callable[[npt.NDArray[np.intp] | None], None] | None = None
     _snapshot: Snapshot | None = field(default=None, init=False)
     _order: tuple[Ids, npt.NDArray[np.intp]] | None = field(default=None, init=False)
+    _last: _Chosen | None = field(default=None, init=False)
     _read: int = field(default=0, init=False)
     _reading: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    @cached_property
+    def _is_range(self) -> bool:
+        """Whether the ids rise by one from row to row, as they do where nothing was removed."""
+        if not self.rows or self.ids[-1] - self.ids[0] != self.rows - 1:
+            return False
+        return bool((self.ids[1:] > self.ids[:-1]).all())
 
     @property
     def rows(self) -> int:
@@ -225,12 +245,10 @@ class Base:
         if among is None:
             bits, allowed = live.bits, living
         else:
-            mask = self._mask(live, among)
-            assert mask is not None
-            allowed = int(np.count_nonzero(mask))
+            chosen = self._chosen(live, among)
+            bits, allowed = chosen.bits, chosen.count
             if allowed <= max(FEW_ALLOWED * self.rows, ALLOWED_FOR_ONE * k):
-                return self._compared(queries, k, mask)
-            bits = np.packbits(mask, bitorder="little") if allowed < self.rows else None
+                return self._compared(queries, k, chosen.mask)
         wanted = min(k + MARGIN, allowed)
         rows, scores = accelerator.search(
             queries, wanted, tuning=_widened(tuning, k, allowed / self.rows), keep=bits
@@ -256,15 +274,29 @@ class Base:
     def _compared(self, queries: Vectors, k: int, mask: Mask | None) -> Neighbours:
         found = self.snapshot().search(queries, k, keep=mask)
         if self.accelerator is not None:
-            self.count_read(self.rows)
+            self.count_read(self.rows if mask is None else int(np.count_nonzero(mask)))
         return found
+
+    def _chosen(self, live: Live, among: Subset) -> _Chosen:
+        """The rows of a subset; kept for the next search, which is often one for the same."""
+        last = self._last
+        if last is None or last.among is not among or last.live is not live:
+            mask = self._mask(live, among)
+            assert mask is not None
+            count = int(np.count_nonzero(mask))
+            bits = None if count == self.rows else np.packbits(mask, bitorder="little")
+            last = self._last = _Chosen(among, live, mask, bits, count)
+        return last
 
     def _mask(self, live: Live, among: Subset | None) -> Mask | None:
         """Which rows may be returned; None where all may."""
         if among is None:
             return None if live.bits is None else live.mask(self.rows)
-        # A row that was dead from the start has no id that a subset can hold.
-        mask = among.holds(self.ids)
+        if self._is_range:
+            mask = among.holds_range(int(self.ids[0]), self.rows)
+        else:
+            # A row that was dead from the start has no id that a subset can hold.
+            mask = among.holds(self.ids)
         return mask if live.bits is None else mask & live.mask(self.rows)
 
     def _verify(self, rows: npt.NDArray[np.intp] | None) -> None:

@@ -147,8 +147,11 @@ def self_join(
     Where all are compared, a score is the inner product of both vectors as they are stored, added
     up in float32 in an order that no other vector changes; what `search` of the index gives differs
     by less than 1e-6. It is this score, then, that reaches the threshold (rounded to float32) or
-    does not. Memory is about twice the vectors up to 256 MB, 256 MB beyond, and some hundred for
-    what is being compared.
+    does not. Where the index is searched, scores are those of its answers.
+
+    Beside the index it takes up to 256 MB for the vectors in float32, as much for what rules pairs
+    out, 30 bytes for each vector, and up to 400 MB for what is being compared, which is that much
+    only where nearly every pair is one to be given.
 
     Args:
         index: whose vectors.

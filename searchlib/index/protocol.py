@@ -65,6 +65,14 @@ class Subset:
         found: npt.NDArray[np.bool_] = self.ids[place] == ids
         return found
 
+    def holds_range(self, first: int, count: int) -> npt.NDArray[np.bool_]:
+        """The same for the ids from `first` on, bool[count]; not to be changed."""
+        table = self._table
+        if table is None:
+            return self.holds(np.arange(first, first + count))
+        some = table[first : first + count]
+        return np.pad(some, (0, count - len(some))) if len(some) < count else some
+
     @cached_property
     def _table(self) -> npt.NDArray[np.bool_] | None:
         """For each id whether it is held, and False for the one behind the last; None where that

@@ -38,11 +38,11 @@ from each segment, so beyond this each segment is asked on its own, for what it 
 CELLS = 1 << 22
 """How many results of all segments together are held at once: about 50 MB."""
 
-GATHERED = 4096
+GATHERED = 1024
 """Up to how many rows that a search may return are copied out and searched alone."""
 
-GATHERED_SHARE = 0.02
-"""The same as a share of all rows. Copying a row costs about as much as skipping fifty."""
+GATHERED_SHARE = 0.005
+"""The same as a share of all rows. Copying a row costs as much as skipping two hundred."""
 
 DROPPED_SHARE = 0.5
 """From which share on all rows are searched and those that may not be returned are dropped: a

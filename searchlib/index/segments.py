@@ -1,4 +1,4 @@
-"""Segments: the rows of a `FlatIndex`, in blocks that never change.
+"""Segments: the rows of a `FaissIndex`, in blocks that never change.
 
 A segment holds some thousand ids and their vectors, encoded as float16. A change of the index makes
 new segments for the rows that it touches and shares all others with the state before, so a search

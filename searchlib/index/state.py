@@ -70,6 +70,8 @@ def caught_up(merged: Merged, now: State, touched: Ids, segment_rows: int) -> St
         if merged.base is not None:
             rows = merged.base.find(touched, live)
             live = live.without(rows[rows >= 0], merged.base.rows)
+        # Their spare rows may have been written for the state that this one follows.
+        segments = tuple(Segment(each.ids, each.codes) if each.spare else each for each in segments)
         segments = removed(segments, touched, segment_rows)
         for part in _those_of(now.fresh.segments, touched):
             segments = upserted(segments, part.ids, part.codes, segment_rows)

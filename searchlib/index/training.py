@@ -99,6 +99,25 @@ def made(recipe: Recipe, dimension: int, vectors: int) -> Any:
     return index
 
 
+def kind(index: Any) -> str:
+    """What all indexes of one recipe and number of lists are, whatever is in them."""
+    ivf = _faiss().try_extract_index_ivf(index)
+    # Read back, a flat index of inner products has a class of its own.
+    by = "" if ivf is None else type(centroid_index(ivf)).__name__.replace("FlatIP", "Flat")
+    lists = "" if ivf is None else f", {ivf.nlist} lists by {by}"
+    return (
+        f"{type(index).__name__} of {index.d} dimensions, {code_size(index)} bytes, "
+        f"metric {index.metric_type}{lists}"
+    )
+
+
+def code_size(index: Any) -> int:
+    """How many bytes an index of FAISS keeps of a vector, its place aside."""
+    flat = _faiss().downcast_index(index.storage) if hasattr(index, "storage") else index
+    size: int = flat.code_size
+    return size
+
+
 @contextlib.contextmanager
 def exact_lists(index: Any) -> Iterator[None]:
     """Inside, a row that is added is compared with every centroid, by blocks of a matrix product.

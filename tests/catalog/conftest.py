@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from searchlib.catalog import Catalog
-from tests.catalog.places import Place
+from tests.catalog.places import Place, emptied
 
 # Where the binaries lie that are not in the PATH.
 _BINARIES = ("/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql*/bin")
@@ -158,10 +159,21 @@ def new_place(
     return lambda: Place(tmp_path_factory.mktemp("place") / "library", new_schema())
 
 
-@pytest.fixture
-def place(new_place: Callable[[], Place]) -> Place:
-    """Where the test's own library is to be; nothing is there yet."""
+@pytest.fixture(scope="session")
+def _emptied_again(new_place: Callable[[], Place]) -> Place:
     return new_place()
+
+
+@pytest.fixture
+def place(new_place: Callable[[], Place], _emptied_again: Place, tmp_path: Path) -> Place:
+    """Where the test's own library is; nothing is in it yet."""
+    url = _emptied_again.url
+    if url is None:
+        return new_place()
+    # A schema of its own for each test takes longer, and thousands of files.
+    with closing(Place(tmp_path / "emptied", url).open()) as catalog:
+        emptied(catalog)
+    return Place(tmp_path / "library", url)
 
 
 @pytest.fixture

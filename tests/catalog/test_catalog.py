@@ -1,7 +1,6 @@
 """The catalog against a plain model of itself, on a real database."""
 
 import os
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from searchlib.catalog import (
     Stat,
 )
 from searchlib.errors import LibraryDamagedError, LibraryError, ModelMismatchError
-from tests.catalog.places import Place
+from tests.catalog.places import emptied
 
 DIMENSION = 8
 FACTS = Facts(bytes=10, format="JPEG", width=4, height=3, taken_at="2024-06-01T12:00:00")
@@ -195,12 +194,12 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(batches=st.lists(STEPS, max_size=4))
 def test_any_history_ends_with_each_path_at_its_last_content(
-    new_place: Callable[[], Place], batches: list[list[tuple[str, int | None]]]
+    shared_catalog: Catalog, batches: list[list[tuple[str, int | None]]]
 ) -> None:
-    catalog = new_place().open()
+    catalog = emptied(shared_catalog)
     model = catalog.use_model(identity="a" * 64, name="test", dimension=DIMENSION)
     expected: dict[str, int | None] = {}
     embedded: set[int] = set()
@@ -226,4 +225,3 @@ def test_any_history_ends_with_each_path_at_its_last_content(
     assert found == {path: number for path, number in expected.items() if number is not None}
     seq, ids, _ = catalog.all_vectors(model)
     assert len(ids) == len(embedded) == seq
-    catalog.close()

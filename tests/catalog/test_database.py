@@ -31,7 +31,10 @@ def test_the_newest_migration_is_the_one_the_schema_names() -> None:
     assert ScriptDirectory.from_config(config()).get_current_head() == REVISION
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_schema(place: Place) -> None:
+def test_the_migrations_make_exactly_the_tables_of_the_schema(
+    new_place: Callable[[], Place],
+) -> None:
+    place = new_place()
     opened = Database(place.folder, create=True, url=place.url)
     with opened.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -150,7 +153,8 @@ def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:
     assert (tmp_path / "catalog.db").read_bytes().startswith(b"not a database")
 
 
-def test_two_openings_at_once_make_one_schema(place: Place) -> None:
+def test_two_openings_at_once_make_one_schema(new_place: Callable[[], Place]) -> None:
+    place = new_place()
     failures: list[Exception] = []
 
     def open_it() -> None:

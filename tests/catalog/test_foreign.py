@@ -33,25 +33,23 @@ def model(shared_catalog):
 
 @pytest.fixture(scope="module")
 def filled(shared_catalog, model):
-    """1,203 images; every third has a second place, and every fifth is missing everywhere.
+    """603 images; every third has a second place, and every fifth is missing everywhere.
 
     Not to be written to, but for vectors of another model.
     """
     catalog = shared_catalog
-    files = [picture(f"/b/{n}.jpg", n) for n in range(1203)]
-    files += [picture(f"/a/{n}.jpg", n) for n in range(0, 1203, 3)]
+    files = [picture(f"/b/{n}.jpg", n) for n in range(603)]
+    files += [picture(f"/a/{n}.jpg", n) for n in range(0, 603, 3)]
     catalog.record(model, files, gone=lambda *_: False)
-    catalog.places.mark_missing(
-        [f"/{folder}/{n}.jpg" for n in range(0, 1203, 5) for folder in "ab"]
-    )
+    catalog.places.mark_missing([f"/{folder}/{n}.jpg" for n in range(0, 603, 5) for folder in "ab"])
     return catalog
 
 
 def test_images_are_known_by_their_digest_with_their_vector(filled, model):
-    asked = [digest(n) for n in range(1000, 1300)]
+    asked = [digest(n) for n in range(400, 700)]
     found = filled.known_images(asked, model)
-    assert set(found) == {digest(n) for n in range(1000, 1203)}
-    for number in (1000, 1202):
+    assert set(found) == {digest(n) for n in range(400, 603)}
+    for number in (400, 602):
         known = found[digest(number)]
         assert known.digest == digest(number)
         np.testing.assert_allclose(known.vector, vector(number), atol=1e-3)
@@ -70,10 +68,10 @@ def test_an_image_without_a_vector_of_the_model_is_known_without_it(filled):
 
 
 def test_files_in_place_are_known_by_their_path(filled):
-    asked = [f"/{folder}/{n}.jpg" for n in range(1203) for folder in "ab"]
+    asked = [f"/{folder}/{n}.jpg" for n in range(603) for folder in "ab"]
     expected = {
         f"/{folder}/{n}.jpg": (Stat(10, n, 2), digest(n))
-        for n in range(1203)
+        for n in range(603)
         for folder in "ab"
         if n % 5 and (folder == "b" or n % 3 == 0)
     }
@@ -84,9 +82,9 @@ def test_files_in_place_are_known_by_their_path(filled):
 @pytest.mark.parametrize("rows", [1, 7, 4096])
 def test_the_vector_set_comes_whole_in_blocks(include_missing, rows, filled, model, monkeypatch):
     monkeypatch.setattr(foreign, "BLOCK_ROWS", rows)
-    wanted = [n for n in range(1203) if include_missing or n % 5]
+    wanted = [n for n in range(603) if include_missing or n % 5]
     with filled.stored_vectors(model, include_missing=include_missing) as stored:
-        assert (stored.count, stored.left_out) == (len(wanted), 1203 - len(wanted))
+        assert (stored.count, stored.left_out) == (len(wanted), 603 - len(wanted))
         blocks = list(stored.blocks)
     assert max(len(block.digests) for block in blocks) <= rows
     assert [d for block in blocks for d in block.digests] == [digest(n) for n in wanted]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +10,7 @@ from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, SkippedFile, Stat
 from searchlib.errors import ModelMismatchError
-from tests.catalog.places import Place
+from tests.catalog.places import emptied
 
 DIMENSION = 8
 FACTS = Facts(bytes=10, format="JPEG", width=4, height=3)
@@ -111,12 +109,12 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(steps=STEPS, page=st.integers(1, 3))
 def test_what_a_model_lacks_is_what_has_a_file_and_no_vector(
-    new_place: Callable[[], Place], steps: list[tuple[str, int, int]], page: int
+    shared_catalog: Catalog, steps: list[tuple[str, int, int]], page: int
 ) -> None:
-    catalog = new_place().open()
+    catalog = emptied(shared_catalog)
     used, other = models_of(catalog)
     places: dict[str, int] = {}  # path to content
     missing: set[str] = set()
@@ -159,4 +157,3 @@ def test_what_a_model_lacks_is_what_has_a_file_and_no_vector(
     }
     assert all(file.embedded for file in catalog.places.known("/", used).values())
     assert catalog.switch_model(other, without=[]) == (not lacking)
-    catalog.close()

@@ -10,7 +10,7 @@ from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile,
 from searchlib.errors import LibraryDamagedError
 
 DIMENSION = 8
-IMAGES = 1300
+IMAGES = 600
 FACTS = Facts(bytes=10, format="JPEG", width=4, height=3)
 
 

@@ -411,7 +411,7 @@ class Conformance:
     def test_recall_is_good_in_a_larger_index_also_among_some(
         self, kind: Kind, filled: Filled
     ) -> None:
-        vectors, oracle = unit(ROWS + 50, 48, seed=6, clusters=40), NumpyIndex(48)
+        vectors, oracle = unit(ROWS + 40, 48, seed=6, clusters=40), NumpyIndex(48)
         oracle.upsert(np.arange(ROWS), vectors[:ROWS])
         index = filled(model_of(range(ROWS), vectors[:ROWS]))
         kind.settle(index)
@@ -419,9 +419,9 @@ class Conformance:
         ids, new = np.arange(ROWS - 50, ROWS + 50), unit(100, 48, seed=7, clusters=40)
         index.upsert(ids, new)
         oracle.upsert(ids, new)
-        queries = np.concatenate([vectors[ROWS:], new[:25], vectors[:25]])
+        queries = np.concatenate([vectors[ROWS:], new[:10], vectors[:10]])
         chosen = np.random.default_rng(8).permutation(oracle.ids())
-        for share, k in product((0.001, 0.01, 0.1, 0.5, 0.9, None), (1, 5, 10, 50)):
+        for share, k in product((0.001, 0.01, 0.1, 0.5, 0.9, None), (1, 10, 50)):
             among = share and Subset.of(chosen[: round(share * len(chosen))])
             truth = oracle.search(queries, k, among=among)
             answer = index.search(queries, k, among=among)

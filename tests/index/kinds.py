@@ -89,7 +89,7 @@ class Kind:
 
 
 class OnDisk:
-    """Merges the vectors of a `FaissIndex` into a base whose files lie in a folder of its own."""
+    """A `FaissIndex` whose vectors settle in a base, with its files in a folder of its own."""
 
     def __init__(self, recipe: str | None) -> None:
         """
@@ -126,19 +126,18 @@ class OnDisk:
         return Path(self._folders[index].name, "index")
 
 
+def there_and_back(index: FaissIndex) -> None:
+    """Merges the vectors into a base in memory, or takes them out of it again."""
+    index.merge(load_recipe("exact" if index.base else "inverted"))
+
+
 def faiss(
     name: str, *, recipe: str | None = None, segment_rows: int = SEGMENT_ROWS, **traits: Any
 ) -> Kind:
     disk = OnDisk(recipe)
-    return Kind(
-        name,
-        partial(FaissIndex, segment_rows=segment_rows),
-        keeps=np.float16,
-        settle=disk.settle,
-        reopen=disk.reopen,
-        close=disk.close,
-        **traits,
-    )
+    settled = {"settle": disk.settle, "reopen": disk.reopen, "close": disk.close}
+    make = partial(FaissIndex, segment_rows=segment_rows)
+    return Kind(name, make, keeps=np.float16, **(settled | traits))
 
 
 @contextmanager
@@ -156,9 +155,17 @@ KINDS = [
     Kind("numpy", NumpyIndex),
     faiss("faiss exact"),
     faiss("faiss in segments of 3", segment_rows=3),
-    faiss("faiss in segments of 1", segment_rows=1),
+    faiss("faiss in segments of 1", segment_rows=1, rounds=10),
     faiss("faiss inverted", recipe="inverted", approximate=True, rounds=8),
     faiss("faiss inverted, all looked at", recipe="inverted", around=look_at_everything),
+    faiss(
+        "faiss inverted and back",
+        segment_rows=64,
+        settle=there_and_back,
+        reopen=None,
+        around=look_at_everything,
+        rounds=15,
+    ),
 ]
 
 

@@ -397,9 +397,7 @@ def test_an_index_without_what_faiss_made_of_it_compares_every_vector(
 
 
 @pytest.mark.parametrize("region", ["codes", "table", "ids"])
-def test_damaged_vectors_of_a_base_are_never_given_to_anybody(
-    with_base: Path, region: str
-) -> None:
+def test_damaged_vectors_of_a_base_are_never_given_to_anybody(with_base: Path, region: str) -> None:
     whole, _ = read(with_base)
     base = file_of(with_base, "base")
     content = base.read_bytes()
@@ -446,7 +444,9 @@ def test_damaged_vectors_of_a_base_are_never_given_to_anybody(
         np.testing.assert_allclose(found.scores[0], scores, atol=1e-6)
 
 
-def resealed(content: bytes, *, at: int | None = None, value: bytes = b"", **facts: object) -> bytes:
+def resealed(
+    content: bytes, *, at: int | None = None, value: bytes = b"", **facts: object
+) -> bytes:
     """The file with something else in its header and the right checksum over it."""
     page = bytearray(content[:PAGE])
     if facts:

@@ -208,7 +208,9 @@ class Twin:
         with pytest.raises(VectorError, match="is not in the index"):
             index.vectors(others[:1])
         # Questions like the vectors, for which it was tuned; a tenth of them may miss one.
-        queries = unit(12, DIMENSION, 77) if not len(ids) else oracle.vectors(ids[::-(-len(ids) // 12)])
+        queries = (
+            unit(12, DIMENSION, 77) if not len(ids) else oracle.vectors(ids[:: -(-len(ids) // 12)])
+        )
         for among in (None, Subset.of(ids[::3]), Subset.of(ids[5:9]), Subset.of(others)):
             for k in (1, 10, 400):
                 truth = oracle.search(queries, k, among=among)
@@ -461,11 +463,10 @@ def test_changes_while_vectors_are_taken_back_leave_what_was_seen_before(
     def change(state: object) -> object:
         segments = taken_back(state)  # type: ignore[arg-type]
         twin.upsert(np.arange(20_100, 20_200), unit(100, DIMENSION, 4))
-        twin.remove(np.arange(20_150, 20_160))
-        state = index.state()
-        fresh = state.fresh
+        fresh = index.state().fresh
         codes = np.concatenate([segment.codes for segment in fresh.segments]).copy()
         seen.append((fresh, fresh.ids().copy(), codes))
+        twin.remove(np.arange(20_100, 20_110))
         return segments
 
     monkeypatch.setattr(merge, "_taken_back", change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import logging
 import os
@@ -22,9 +23,9 @@ import numpy as np
 import pytest
 
 from searchlib.errors import IndexServiceError, InputError
-from searchlib.index import NumpyIndex, Subset, VectorIndex, milvus_index
+from searchlib.index import NumpyIndex, Subset, VectorIndex, milvus_collection, milvus_index
 from searchlib.index.milvus_index import MilvusIndex
-from tests.index.conformance import Conformance
+from tests.index.conformance import Conformance, repeatedly
 from tests.index.kinds import (
     LATTICE,
     Kind,
@@ -123,7 +124,8 @@ def test_a_large_subset_is_searched_exactly(
     monkeypatch.setattr(milvus_index, "FILTER_IDS", 20)
     if limit == "OVERFETCHED":
         monkeypatch.setattr(milvus_index, "OVERFETCHED", 0)
-    model = model_of(range(400), lattice(400))
+    # In no order of their ids, which Milvus Lite would keep among equal scores.
+    model = model_of(np.random.default_rng(2).permutation(400), lattice(400))
     index.upsert(list(model), np.stack(list(model.values())))
     chosen = np.random.default_rng(1).permutation(500)
     for among in (chosen[:21], chosen[:200], chosen, np.arange(100, 150), np.arange(390, 450)):
@@ -157,6 +159,23 @@ def test_a_graph_finds_nearly_all_and_all_where_exactness_is_asked_for(tmp_path:
             check(kind, index, model, vectors[:2], 1_349, among=among)
 
 
+def test_what_a_bad_graph_does_not_lead_to_is_found_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_collection, "HNSW", {"M": 2, "efConstruction": 2})
+    monkeypatch.setattr(milvus_collection, "EF", 1)
+    vectors = unit(600, 16, clusters=60)
+    kind = Kind("graph", FILES.make, approximate=True)
+    with opened(tmp_path, 16, index_type="HNSW") as index:
+        index.upsert(np.arange(600), vectors)
+        flush(index)
+        index.remove(np.arange(0, 600, 2))
+        model = model_of(range(1, 600, 2), vectors[1::2])
+        for among in (None, Subset.of(np.arange(1_500))):
+            for k in (5, 200, 299, 300):
+                check(kind, index, model, vectors[:5], k, among=among)
+
+
 def test_an_upsert_larger_than_a_message_goes_in_blocks(index: MilvusIndex) -> None:
     index._collection.most = 900
     vectors = lattice(10_000)
@@ -164,6 +183,21 @@ def test_an_upsert_larger_than_a_message_goes_in_blocks(index: MilvusIndex) -> N
     assert len(index) == 10_000
     assert (index.ids() == np.arange(10_000)).all()
     assert (index.vectors(np.arange(10_000)) == vectors).all()
+
+
+def test_a_search_sees_no_part_of_a_change_that_goes_in_blocks(index: MilvusIndex) -> None:
+    index._collection.most = 8
+    before, after = np.tile(LATTICE[:1], (64, 1)), np.tile(LATTICE[9:10], (64, 1))
+    index.upsert(np.arange(64), before)
+
+    def look() -> None:
+        assert len(np.unique(index.vectors(np.arange(64)), axis=0)) == 1
+        assert len(np.unique(index.search(LATTICE[:1], 7).scores)) == 1
+
+    with repeatedly(look, look):
+        for _ in range(5):
+            index.upsert(np.arange(64), after)
+            index.upsert(np.arange(64), before)
 
 
 # Whose vectors they are.
@@ -524,6 +558,15 @@ def test_an_address_is_refused_without_its_password(address: str) -> None:
         opened(uri, token=SECRET if "besides" in address else None, timeout=1)
     assert SECRET not in told(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_milvus_says_of_a_token_is_not_told(tmp_path: Path) -> None:
+    with opened(tmp_path, token=f"root:{SECRET}") as index:
+        coded = base64.b64encode(f"root:{SECRET}".encode()).decode()
+        for said in (f"root:{SECRET}", f"password {SECRET} is wrong", f"header {coded}"):
+            assert "***" in str(index._service._error(said))
+            assert SECRET not in str(index._service._error(said))
+            assert coded not in str(index._service._error(said))
 
 
 def test_a_file_in_no_folder_is_refused(tmp_path: Path) -> None:
