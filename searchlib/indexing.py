@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy.typing as npt
 
 from searchlib.catalog import Catalog
 from searchlib.current import Current, InUse
 from searchlib.errors import InputError
+from searchlib.index import Neighbours, Pairs, neighbours, self_join
 from searchlib.search import (
     IndexCheck,
     IndexChoice,
@@ -147,6 +150,74 @@ class Indexing:
             write_choice(self._catalog, choice)
             now.index.forget_choice()
         return measure(now.index, target=choice.recall, on_progress=on_progress)
+
+    def neighbours(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        exact: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Neighbours:
+        """The nearest images of many at once, as ids of images.
+
+        Args:
+            queries: ids of images, int [q], each of which is left out of its own answer; or vectors
+                of the model in use, float [q, dimension], of length 1.
+            k: how many.
+            exact: compare with every vector, also where the index knows a faster way.
+            on_progress: called with how many are answered and how many there are.
+
+        Returns:
+            Ids int64 and cosines float32 [q, k'], best first; see `searchlib.index.neighbours`.
+
+        Raises:
+            VectorError: ids that are not in the library, vectors that are none, or k below 1.
+            InputError: the library is empty.
+            LibraryError: the library cannot be read.
+        """
+        return neighbours(
+            self._in_use().index.current(), queries, k, exact=exact, on_progress=on_progress
+        )
+
+    def self_join(
+        self,
+        *,
+        threshold: float | None = None,
+        k: int | None = None,
+        exact: bool | None = None,
+        start: int | None = None,
+        cancel: threading.Event | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Pairs]:
+        """All pairs of images that are near each other, or the nearest others of each image.
+
+        The library is taken as it is at the call. Memory is bounded however many pairs there are.
+
+        Args:
+            threshold: the least cosine, -1 to 1; or else
+            k: how many others of each image.
+            exact: compare all, or search the index for each; by the size of the library if None.
+            start: the position of the last block that is known already, to go on from there.
+            cancel: set it from another thread to end after the block under way.
+            on_progress: called with how much is done and how much there is.
+
+        Yields:
+            Pairs of ids of images, a block at a time; see `searchlib.index.self_join`.
+
+        Raises:
+            InputError: both or neither of threshold and k, one out of range, or an empty library.
+            LibraryError: the library cannot be read.
+        """
+        return self_join(
+            self._in_use().index.current(),
+            threshold=threshold,
+            k=k,
+            exact=exact,
+            start=start,
+            stop=(lambda: False) if cancel is None else cancel.is_set,
+            on_progress=on_progress,
+        )
 
     def _in_use(self) -> InUse:
         now = self._current.get()

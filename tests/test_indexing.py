@@ -13,7 +13,7 @@ from PIL import Image
 
 import searchlib
 from searchlib import ImageEncoder, Library
-from searchlib.errors import InputError, LibraryNotFoundError, LibraryReadOnlyError
+from searchlib.errors import InputError, LibraryReadOnlyError
 from searchlib.search import IndexChoice
 
 
@@ -211,8 +211,3 @@ def test_vectors_are_searched_with_the_index_that_was_built(large: Library) -> N
     vectors = now.index.current().vectors(ids[::100])
     found = now.index.search(vectors, 10)
     np.testing.assert_array_equal(found.ids[:, 0], ids[::100])
-
-
-def test_a_library_that_is_not_there_has_no_index(tmp_path: Path) -> None:
-    with pytest.raises(LibraryNotFoundError):
-        searchlib.open_library(tmp_path / "library", create=False)

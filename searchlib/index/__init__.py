@@ -18,6 +18,7 @@ from searchlib.index.checkpoint import (
 from searchlib.index.checks import check_ids, check_vectors
 from searchlib.index.faiss_index import FaissIndex
 from searchlib.index.numpy_index import NumpyIndex
+from searchlib.index.pairs import Pairs, neighbours, self_join
 from searchlib.index.protocol import Neighbours, Subset, VectorIndex
 from searchlib.index.recipes import Recipe, load_recipe, recipe_names
 from searchlib.index.sealed import remove_stale_temporaries
@@ -28,6 +29,7 @@ __all__ = [
     "FaissIndex",
     "Neighbours",
     "NumpyIndex",
+    "Pairs",
     "Recipe",
     "Saved",
     "Subset",
@@ -36,11 +38,13 @@ __all__ = [
     "check_ids",
     "check_vectors",
     "load_recipe",
+    "neighbours",
     "read_checkpoint",
     "read_saved",
     "recipe_names",
     "remove_stale_temporaries",
     "remove_unused",
+    "self_join",
     "stream_checkpoint",
     "tune",
     "write_checkpoint",

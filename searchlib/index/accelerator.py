@@ -20,7 +20,7 @@ import numpy.typing as npt
 from searchlib.errors import CheckpointError
 from searchlib.index.protocol import Ids, Vectors
 from searchlib.index.recipes import Recipe
-from searchlib.index.scan import _faiss, _pool, _workers
+from searchlib.index.scan import load_faiss, search_pool, search_threads
 from searchlib.index.segments import Codes
 from searchlib.index.training import (
     BLOCK,
@@ -100,13 +100,13 @@ class Accelerator:
         """How many vectors the number of lists was chosen for."""
         self.rows: int = index.ntotal
         self._index = index
-        self._lists = _faiss().try_extract_index_ivf(index)
+        self._lists = load_faiss().try_extract_index_ivf(index)
         self._codes = codes
         self._refined: Any = None
         if codes is not None:
             if codes.shape != (self.rows, self.dimension):
                 raise ValueError(f"codes {codes.shape} for {(self.rows, self.dimension)}")
-            self._refined = _faiss().IndexRefine(index, _over(codes))
+            self._refined = load_faiss().IndexRefine(index, _over(codes))
         # Made at the first search that needs them; two threads may both make the same.
         self._parameters: dict[tuple[int, int, int], _Parameters] = {}
         self._kept: tuple[Bitmap, dict[tuple[int, int, int], _Parameters]] | None = None
@@ -191,7 +191,7 @@ class Accelerator:
         Raises:
             Stopped: `stop` said so.
         """
-        faiss = _faiss()
+        faiss = load_faiss()
         step = GRAPH_BLOCK if self.links else BLOCK
         with openmp_threads(threads):
             index = faiss.clone_index(self._index)
@@ -232,9 +232,9 @@ class Accelerator:
         candidates, probes = tuning.factor * k, tuning.probes
         if len(queries) < SHARED_FROM:
             return self.ranked(queries, k, candidates=candidates, probes=probes, keep=keep)
-        step = min(SLICE, -(-len(queries) // _workers()))
+        step = min(SLICE, -(-len(queries) // search_threads()))
         found = list(
-            _pool().map(
+            search_pool().map(
                 lambda start: self.ranked(
                     queries[start : start + step],
                     k,
@@ -272,7 +272,7 @@ class Accelerator:
             )
             return rows, scores
         parameters = self._prepared(k, candidates, probes, keep)
-        faiss = _faiss()
+        faiss = load_faiss()
         # Several threads of OpenMP are no faster for a query, and spin. This is `openmp_threads`
         # and the call of FAISS without what Python adds to both, a twentieth of a short search.
         before = faiss.omp_get_max_threads()
@@ -295,7 +295,7 @@ class Accelerator:
 
     def to_bytes(self) -> npt.NDArray[np.uint8]:
         """The accelerator without its codes, for `from_bytes`; uint8[length]."""
-        data: npt.NDArray[np.uint8] = _faiss().serialize_index(self._index)
+        data: npt.NDArray[np.uint8] = load_faiss().serialize_index(self._index)
         return data
 
     @classmethod
@@ -323,7 +323,7 @@ class Accelerator:
             CheckpointError: they are no accelerator of this recipe, dimension and number of rows.
         """
         try:
-            index = _faiss().deserialize_index(np.frombuffer(data, np.uint8))
+            index = load_faiss().deserialize_index(np.frombuffer(data, np.uint8))
         except RuntimeError as error:
             raise CheckpointError(
                 f"FAISS cannot read the index ({first_line(error)}); build it again"
@@ -353,7 +353,7 @@ class Accelerator:
     def _new_parameters(
         self, k: int, candidates: int, probes: int, keep: Bitmap | None
     ) -> _Parameters:
-        faiss = _faiss()
+        faiss = load_faiss()
         selector, chosen = None, {}
         if keep is not None:
             if keep.shape != ((self.rows + 7) // 8,):
@@ -375,7 +375,7 @@ class Accelerator:
 
 def _over(codes: Codes) -> Any:
     """An index of FAISS that looks at the codes without a copy."""
-    faiss = _faiss()
+    faiss = load_faiss()
     index = faiss.IndexScalarQuantizer(
         codes.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
@@ -391,7 +391,7 @@ def _over(codes: Codes) -> Any:
 
 def compared(codes: Codes, queries: Vectors, k: int, keep: Bitmap | None) -> tuple[Ids, Vectors]:
     """The `k` best of these rows by comparing with each, and their scores; as `ranked`."""
-    faiss = _faiss()
+    faiss = load_faiss()
     options = None
     if keep is not None:
         selector = faiss.IDSelectorBitmap(len(keep), faiss.swig_ptr(keep))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from searchlib.index.protocol import Ids, Vectors
-from searchlib.index.scan import _faiss
+from searchlib.index.scan import load_faiss
 
 Rows = npt.NDArray[np.intp]
 Wide = npt.NDArray[np.float64]
@@ -172,7 +172,7 @@ def _basis(sample: Vectors) -> Wide:
     By FAISS, because LAPACK under numpy takes from 0.03 to 3 s for this on a machine that does
     other work. FAISS takes the mean off, which is 0 where every vector stands beside its opposite.
     """
-    faiss = _faiss()
+    faiss = load_faiss()
     dimension = sample.shape[1]
     analysis = faiss.PCAMatrix(dimension, dimension)
     analysis.train(np.concatenate([sample, -sample]))

@@ -100,6 +100,12 @@ class FaissIndex:
         """The index of this moment. It stays as it is when the index changes."""
         return self._now
 
+    def frozen(self) -> FaissIndex:
+        """An index that has what this one has at this moment, and does not follow its changes."""
+        index = FaissIndex(self._dimension, segment_rows=self._segment_rows)
+        index._now = self._now
+        return index
+
     def __len__(self) -> int:
         return self._now.count
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from searchlib.index.bounds import TILE, Bounds, Rows, Table, usual
 from searchlib.index.protocol import Vectors
-from searchlib.index.scan import _faiss, _one_thread, _workers
+from searchlib.index.scan import load_faiss, one_thread, search_threads
 
 BLOCK = 2048
 """Rows that are compared with all others in one piece of work. FAISS takes more than twice as long
@@ -70,12 +70,12 @@ class Join:
         work = self._nearest if self._threshold is None else self._above
         starts = iter(range(start, count, rows))
         pieces: deque[tuple[int, Future[Found | None]]] = deque()
-        pool = ThreadPoolExecutor(_workers(), "searchlib-join", initializer=_one_thread)
+        pool = ThreadPoolExecutor(search_threads(), "searchlib-join", initializer=one_thread)
         try:
             # In there OpenMP has one thread; several would wait for each other beside other work.
             self._bounds = pool.submit(self._bounded).result()
             while True:
-                while len(pieces) <= _workers() and (at := next(starts, None)) is not None:
+                while len(pieces) <= search_threads() and (at := next(starts, None)) is not None:
                     end = min(at + rows, count)
                     pieces.append((end, pool.submit(work, at, end)))
                 if not pieces:
@@ -167,7 +167,7 @@ class Join:
         others = self._table.read(start, stop)
         all_numbers = self._bounds.numbers
         bounding = others if all_numbers is None else all_numbers[start:stop]
-        faiss = _faiss()
+        faiss = load_faiss()
         result = faiss.RangeSearchResult(len(numbers))
         faiss.range_search_inner_product(
             faiss.swig_ptr(numbers),
@@ -194,7 +194,7 @@ class Join:
 
         The rows of the questions are from `own` on. For each there are at least `k`.
         """
-        faiss, k = _faiss(), self._k + 1
+        faiss, k = load_faiss(), self._k + 1
         others = self._table.read(start, stop)
         products = np.empty((len(vectors), k), np.float32)
         places = np.empty((len(vectors), k), np.int64)
@@ -269,7 +269,7 @@ def _done(future: Future[Any]) -> bool:
 
 def _scores(vectors: Vectors, left: Rows, others: Vectors, right: Rows) -> Vectors:
     """The inner product of each pair of rows, summed in an order that the width alone decides."""
-    faiss = _faiss()
+    faiss = load_faiss()
     scores = np.empty(len(left), np.float32)
     if len(left):
         faiss.pairwise_indexed_inner_product(

@@ -161,6 +161,12 @@ class MilvusIndex:
         places = order[np.searchsorted(there, wanted, sorter=order)]
         return np.concatenate(vectors)[places]
 
+    def held(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Which of these ids, int64[n], have a vector; bool[n]."""
+        with self._reading() as client:
+            have = [some for some, _ in self._collection.vectors_of(client, ids)]
+        return np.isin(ids, np.concatenate([np.empty(0, np.int64), *have]))
+
     def upsert(self, ids: npt.ArrayLike, vectors: npt.ArrayLike) -> None:
         new_ids, new_vectors = check_pairs(ids, vectors, self._dimension)
         with self._writing() as client:

@@ -11,7 +11,6 @@ returns `b`, and its recall is that of the index, as tuning measured it.
 
 from __future__ import annotations
 
-import copy
 import math
 import numbers
 from collections.abc import Callable, Iterator
@@ -281,8 +280,7 @@ def _others(
 
 def _frozen(index: VectorIndex) -> VectorIndex:
     """The index of this moment where it can give that, else the index itself."""
-    # A state is never changed, an index goes over from one to the next, and a copy stays behind.
-    return copy.copy(index) if isinstance(index, FaissIndex) else index
+    return index.frozen() if isinstance(index, FaissIndex) else index
 
 
 def _blocks(index: VectorIndex) -> list[Block]:

@@ -148,14 +148,14 @@ class Snapshot:
         chosen: Sequence[Any] = selectors or [None] * len(parts)
 
         def ask(part: _Part, selector: Any) -> tuple[Vectors, Ids]:
-            options = selector and _faiss().SearchParameters(sel=selector)
+            options = selector and load_faiss().SearchParameters(sel=selector)
             scores, rows = part.index.search(queries, min(fetch, part.rows), params=options)
             if selector is not None:
                 none = rows < 0
                 rows[none], scores[none] = 0, -np.inf
             return scores, rows
 
-        answers = list(_pool().map(ask, parts, chosen))
+        answers = list(search_pool().map(ask, parts, chosen))
         places = np.concatenate(
             [rows + part.start for part, (_, rows) in zip(parts, answers, strict=True)], axis=1
         )
@@ -178,7 +178,7 @@ class Snapshot:
 
     def _selectors(self, keep: Mask) -> list[Any]:
         """For each segment the FAISS selector of its rows that may be returned."""
-        faiss, selectors, start = _faiss(), [], 0
+        faiss, selectors, start = load_faiss(), [], 0
         for segment in self.segments:
             bits = np.packbits(keep[start : start + len(segment)], bitorder="little")
             start += len(segment)
@@ -196,7 +196,7 @@ class Snapshot:
         if fetch > GROUPED:
             return self._alone()
         if self._grouped is None:
-            runs = _shared_out(self._alone(), _workers())
+            runs = _shared_out(self._alone(), search_threads())
             self._grouped = list(_consecutive([_group(run, self.dimension) for run in runs]))
         return self._grouped
 
@@ -221,7 +221,7 @@ def _shared_out(parts: list[_Part], workers: int) -> list[list[_Part]]:
 def _view(segment: Segment) -> Any:
     """The FAISS index that looks at the codes of a segment, without a copy."""
     if segment.scanner is None:
-        faiss = _faiss()
+        faiss = load_faiss()
         codes: npt.NDArray[np.uint8] = segment.codes.view(np.uint8)
         index = faiss.IndexScalarQuantizer(
             segment.codes.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
@@ -239,13 +239,13 @@ def _view(segment: Segment) -> Any:
 def _group(parts: list[_Part], dimension: int) -> tuple[Any, int]:
     """One FAISS index over the rows of several, which it searches one after the other."""
     threaded, successive_rows = False, True
-    group = _faiss().IndexShards(dimension, threaded, successive_rows)
+    group = load_faiss().IndexShards(dimension, threaded, successive_rows)
     for part in parts:
         group.add_shard(part.index)
     return group, sum(part.rows for part in parts)
 
 
-def _faiss() -> Any:
+def load_faiss() -> Any:
     """The module, imported at the first search because that takes 0.15 s.
 
     Its type stubs lack most of what is used here, hence Any.
@@ -255,22 +255,22 @@ def _faiss() -> Any:
     return faiss
 
 
-def _workers() -> int:
+def search_threads() -> int:
     """How many threads search at once."""
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
     return min(os.cpu_count() or 1, MAX_WORKERS)
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
     """OpenMP keeps this setting for each thread of its own, so others are not affected."""
-    _faiss().omp_set_num_threads(1)
+    load_faiss().omp_set_num_threads(1)
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_workers(), "searchlib-index", initializer=_one_thread)
+def search_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(search_threads(), "searchlib-index", initializer=one_thread)
 
 
 # Threads do not survive a fork; the child makes its own.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+os.register_at_fork(after_in_child=search_pool.cache_clear)

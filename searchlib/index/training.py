@@ -16,7 +16,7 @@ import numpy.typing as npt
 from searchlib.errors import InputError
 from searchlib.index.protocol import Vectors
 from searchlib.index.recipes import Recipe
-from searchlib.index.scan import _faiss
+from searchlib.index.scan import load_faiss
 from searchlib.index.segments import Codes
 
 Stop = Callable[[], bool]
@@ -65,7 +65,7 @@ def trained(recipe: Recipe, codes: Codes, *, stop: Stop, on_progress: Progress) 
     """
     index = made(recipe, codes.shape[1], len(codes))
     sample = _sample(codes, max(recipe.training, 1) * recipe.lists_for(len(codes)))
-    ivf = _faiss().try_extract_index_ivf(index)
+    ivf = load_faiss().try_extract_index_ivf(index)
     if ivf is not None:
         centroids = _centroids(sample, ivf.nlist, recipe.iterations, stop, on_progress)
         _set_centroids(ivf, centroids)
@@ -82,7 +82,7 @@ def trained(recipe: Recipe, codes: Codes, *, stop: Stop, on_progress: Progress) 
 
 def made(recipe: Recipe, dimension: int, vectors: int) -> Any:
     """An index of FAISS as the recipe says, neither trained nor filled."""
-    faiss = _faiss()
+    faiss = load_faiss()
     factory = recipe.factory_for(vectors)
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
@@ -101,7 +101,7 @@ def made(recipe: Recipe, dimension: int, vectors: int) -> Any:
 
 def kind(index: Any) -> str:
     """What all indexes of one recipe and number of lists are, whatever is in them."""
-    ivf = _faiss().try_extract_index_ivf(index)
+    ivf = load_faiss().try_extract_index_ivf(index)
     # Read back, a flat index of inner products has a class of its own.
     by = "" if ivf is None else type(centroid_index(ivf)).__name__.replace("FlatIP", "Flat")
     lists = "" if ivf is None else f", {ivf.nlist} lists by {by}"
@@ -113,7 +113,7 @@ def kind(index: Any) -> str:
 
 def code_size(index: Any) -> int:
     """How many bytes an index of FAISS keeps of a vector, its place aside."""
-    flat = _faiss().downcast_index(index.storage) if hasattr(index, "storage") else index
+    flat = load_faiss().downcast_index(index.storage) if hasattr(index, "storage") else index
     size: int = flat.code_size
     return size
 
@@ -125,7 +125,7 @@ def exact_lists(index: Any) -> Iterator[None]:
     A graph of centroids would now and then miss the list where a search will look for the row, and
     rounded centroids take longer.
     """
-    faiss = _faiss()
+    faiss = load_faiss()
     ivf = faiss.try_extract_index_ivf(index)
     quantizer = None if ivf is None else centroid_index(ivf)
     if quantizer is None or isinstance(quantizer, faiss.IndexFlat):
@@ -143,7 +143,7 @@ def exact_lists(index: Any) -> Iterator[None]:
 
 def decoded(codes: Codes) -> Vectors:
     """The codes as float32, in a third of the time that numpy takes."""
-    faiss = _faiss()
+    faiss = load_faiss()
     codec = faiss.IndexScalarQuantizer(codes.shape[1], faiss.ScalarQuantizer.QT_fp16)
     vectors: Vectors = codec.sa_decode(np.ascontiguousarray(codes).view(np.uint8))
     return vectors
@@ -152,7 +152,7 @@ def decoded(codes: Codes) -> Vectors:
 @contextlib.contextmanager
 def openmp_threads(count: int) -> Iterator[None]:
     """OpenMP's threads for what this thread does inside; afterwards as many as before."""
-    faiss = _faiss()
+    faiss = load_faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)
     try:
@@ -178,7 +178,7 @@ def _set_centroids(ivf: Any, centroids: Vectors) -> None:
 
 def centroid_index(ivf: Any) -> Any:
     """What finds the lists near a vector, as the class that it is."""
-    return _faiss().downcast_index(ivf.quantizer)
+    return load_faiss().downcast_index(ivf.quantizer)
 
 
 def _by_chance(rows: int, dimension: int) -> Vectors:
@@ -210,7 +210,7 @@ def _centroids(
 
     FAISS has it too, but cannot be stopped there without stopping every search of the process.
     """
-    faiss = _faiss()
+    faiss = load_faiss()
     size, dimension = sample.shape
     chance = np.random.default_rng(_SEED)
     # Fewer rows than lists: some lists begin at the same row and stay empty.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,10 @@ from searchlib.search.choice import (
     recipe_for,
 )
 from searchlib.search.live_index import LiveIndex
+
+if TYPE_CHECKING:
+    from searchlib.index.milvus_index import MilvusIndex
+    from searchlib.search.served_index import ServedIndex
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +165,7 @@ def _choice(catalog: Catalog) -> IndexChoice:
 
 
 def verify(
-    live: LiveIndex,
+    live: LiveIndex | ServedIndex,
     catalog: Catalog,
     model: ModelRecord,
     *,
@@ -177,7 +182,7 @@ def verify(
     Raises:
         LibraryError: the catalog cannot be read.
     """
-    damage = _damage(live.path, model)
+    damage = _damage(live.path, model) if isinstance(live, LiveIndex) else None
     if damage is not None:
         live.rebuild()
     checked, found = 0, _Wrong(0, 0, 0)
@@ -223,7 +228,10 @@ def _damage(path: Path, model: ModelRecord) -> str | None:
 
 
 def _compared(
-    live: LiveIndex, catalog: Catalog, model: ModelRecord, on_progress: Progress | None
+    live: LiveIndex | ServedIndex,
+    catalog: Catalog,
+    model: ModelRecord,
+    on_progress: Progress | None,
 ) -> tuple[int, _Wrong]:
     """How many vectors were compared, and what is wrong with the index."""
     checked, suspects = _suspects(live.current(), catalog, model, on_progress)
@@ -245,7 +253,10 @@ class _Wrong:
 
 
 def _suspects(
-    index: FaissIndex, catalog: Catalog, model: ModelRecord, on_progress: Progress | None
+    index: FaissIndex | MilvusIndex,
+    catalog: Catalog,
+    model: ModelRecord,
+    on_progress: Progress | None,
 ) -> tuple[int, NDArray[np.int64]]:
     """How many vectors were compared, and the ids where index and catalog are not the same."""
     suspects, checked = [], 0
@@ -264,7 +275,10 @@ def _suspects(
 
 
 def _wrong(
-    index: FaissIndex, catalog: Catalog, model: ModelRecord, suspects: NDArray[np.int64]
+    index: FaissIndex | MilvusIndex,
+    catalog: Catalog,
+    model: ModelRecord,
+    suspects: NDArray[np.int64],
 ) -> _Wrong:
     """What is wrong with these ids now."""
     ids, codes = catalog.vectors(model, suspects.tolist())
@@ -274,7 +288,9 @@ def _wrong(
     return _Wrong(int((~held).sum()), int(different.sum()), int(extra.sum()))
 
 
-def measure(live: LiveIndex, *, target: float, on_progress: Progress | None = None) -> IndexTuning:
+def measure(
+    live: LiveIndex | ServedIndex, *, target: float, on_progress: Progress | None = None
+) -> IndexTuning:
     """Tune the index to a recall and write that down in its checkpoint.
 
     Args:
@@ -283,10 +299,12 @@ def measure(live: LiveIndex, *, target: float, on_progress: Progress | None = No
         on_progress: called as it goes on.
 
     Raises:
-        InputError: a target out of range.
+        InputError: a target out of range, or a server keeps the index.
     """
     if not 0 < target <= 1:
         raise InputError(f"recall is {target}; give a number above 0 and up to 1")
+    if not isinstance(live, LiveIndex):
+        raise InputError("the index of this library is kept by Milvus; it is tuned there")
     index = live.current()
     state = index.state()
     base = state.base

@@ -37,6 +37,9 @@ pytest.importorskip("psycopg", reason="no psycopg: install searchlib[postgresql]
 
 from searchlib.catalog import postgresql
 
+# The driver takes a connection that broke for closed, and then warns that nobody closed it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*deleted while still open:ResourceWarning")
+
 DIMENSION = 8
 FACTS = Facts(bytes=10, format="JPEG", width=4, height=3)
 PASSWORD = "s3cret%/@:#?"
@@ -204,8 +207,6 @@ def test_libraries_in_schemas_of_one_database_do_not_wait_for_each_other(
     assert other.setting("recipe") == "inverted"
 
 
-# The driver takes a connection that broke for one that was closed, and warns that it was not.
-@pytest.mark.filterwarnings("ignore:.*deleted while still open:ResourceWarning")
 def test_connections_that_the_server_ended_are_made_anew(
     catalog: Catalog, model: ModelRecord, engine: Engine
 ) -> None:

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from searchlib.index import read_saved
 from searchlib.index.sealed import PAGE
-from searchlib.search import IndexChoice, LiveIndex, verify, write_choice
+from searchlib.search import IndexChoice, LiveIndex, measure, verify, write_choice
 from tests.reliability.index_writers import (
     DIMENSION,
     IDENTITY,
@@ -162,7 +162,7 @@ def test_every_flipped_bit_is_survived(
             assert not told
         else:
             assert str(path) in told, name
-        if number % 5 == 0:
+        if number % 10 == 0:
             heal(vectors, index)
         for file in vectors.folder.glob("*index-*"):
             file.unlink()
@@ -188,8 +188,9 @@ def test_whoever_comes_first_to_the_damage_heals_it(
         assert_answers(index, oracle)
     elif way == "verify":
         check = verify(index, vectors.catalog, vectors.model)
-        assert check.healed == (section == "base codes")
-        assert (check.damage is not None) == check.healed
+        assert check.healed
+        assert check.damage is not None
+        assert str(path) in check.damage
     elif way == "save":
         vectors.add(range(1_000, 1_200))
         oracle = vectors.content()
@@ -197,12 +198,36 @@ def test_whoever_comes_first_to_the_damage_heals_it(
     elif way == "merge":
         index.merge(always=True)
     else:
-        from searchlib.search import measure
-
-        measure(index, target=0.95)
+        assert measure(index, target=0.95).recall >= 0.95
+        assert str(path) in caplog.text
+    assert_answers(index, oracle)
     assert_right(index, oracle)
     heal(vectors, index)
     assert str(path) in caplog.text or way == "verify"
+
+
+def test_damaged_vectors_are_found_where_the_index_is_compared_with_the_log(
+    vectors: Vectors, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a merge the last change lies in the base, and is looked at when the index is opened."""
+    index = vectors.index()
+    assert index.merge(always=True)
+    path = files(vectors.folder)["base"]
+    content = bytearray(path.read_bytes())
+    content[-8_000:-1_000:50] = bytes(140)
+    path.write_bytes(content)
+    oracle = vectors.content()
+    for way in ("current", "save", "search"):
+        index = vectors.index()
+        if way == "current":
+            assert len(index.current()) == len(oracle)
+        elif way == "save":
+            index.refresh()
+        assert_answers(index, oracle)
+        assert_right(index, oracle)
+        assert str(path) in caplog.text
+        if path.exists():
+            path.write_bytes(content)
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "base", "faiss"])
@@ -255,11 +280,6 @@ def _pipe(path: Path) -> None:
 def _dead_link(path: Path) -> None:
     path.unlink()
     path.symlink_to("nowhere")
-
-
-def _another(path: Path) -> None:
-    (other,) = (each for each in path.parent.glob("index-*.base") if each != path)
-    path.write_bytes(other.read_bytes())
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "base", "faiss"])
@@ -414,7 +434,7 @@ def test_what_is_damaged_after_it_was_read_is_found_by_who_opens_it_next(vectors
         file.write(content)
     check = verify(index, vectors.catalog, vectors.model)
     assert check.healed
-    assert check.different > 500
+    assert check.damage is not None
     assert_right(index, oracle)
     again = vectors.index()
     assert_right(again, oracle)

@@ -1,0 +1,322 @@
+"""`searchlib index`, as a person and as a program see it."""
+
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from conftest import LARGE
+
+RECIPES = ["exact", "inverted", "milvus"]
+
+
+def plain(output: bytes) -> str:
+    """The output without what no two runs share."""
+    text = re.sub(r" in \d+\.\d s", " in S s", os.fsdecode(output))
+    return re.sub(r"recall@10 [01]\.\d+ measured", "recall@10 R measured", text)
+
+
+def index_files(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("index-*")}
+
+
+@pytest.fixture
+def index(run, library_folder):
+    """Runs `searchlib index` on the library of this test."""
+
+    def index(*arguments, **options):
+        return run("index", *arguments, "--library", library_folder, **options)
+
+    return index
+
+
+@pytest.fixture
+def built(large_library, index):
+    """A library with an approximate index."""
+    assert index("use", "inverted").returncode == 0
+    assert index("build").returncode == 0
+    return large_library
+
+
+def test_recipes_are_listed_with_their_figures(index, filled_library):
+    done = index("list")
+    lines = done.stdout.decode().splitlines()
+    assert [line for line in lines if line[0] != " "] == [
+        "exact  in use, by size",
+        "inverted",
+        "milvus",
+    ]
+    assert lines[1].startswith("    Compares the question with every vector")
+    assert "    recall@10: 1.0 at 10k, 1.0 at 100k, 1.0 at 1M" in lines
+    assert (done.returncode, done.stderr) == (0, b"")
+    listed = {each["name"]: each for each in json.loads(index("list", "--json").stdout)}
+    assert list(listed) == RECIPES
+    assert listed["exact"]["measured"]["recall_at_10"]["1M"] == 1.0
+    assert [listed["exact"][key] for key in ("in_use", "chosen", "by_size")] == [True, False, True]
+    assert not any(listed["milvus"][key] for key in ("in_use", "chosen", "by_size", "uri"))
+
+
+def test_recipes_are_listed_without_a_library(run, index, tmp_path):
+    done = run("index", "list", env={"XDG_DATA_HOME": str(tmp_path)})
+    assert done.returncode == 0
+    assert [line for line in done.stdout.decode().splitlines() if line[0] != " "] == RECIPES
+    named = index("list")
+    assert named.returncode == 2
+    assert b"library" in named.stderr
+
+
+def test_a_small_library_stays_exact_and_says_so(index, filled_library):
+    done = index("use", "inverted")
+    assert done.stdout.decode() == (
+        "inverted is chosen: it begins at 10,000 vectors and the library has 8, so exact serves, "
+        "which compares every one\n"
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = index("build")
+    assert done.stdout == b"nothing to build: exact, 8 vectors, all compared\n"
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert index("list").stdout.decode().splitlines()[0] == "exact  in use"
+    auto = index("use", "auto")
+    assert auto.stdout == b"the index is chosen by size: exact is in use\n"
+    tuned = index("tune")
+    assert tuned.stdout == (
+        b"exact, 8 vectors: every one is compared, so the recall is 1 and there is nothing to "
+        b"tune\n"
+    )
+
+
+def test_an_index_is_chosen_built_verified_tuned_and_left_again(
+    run, index, large_library, original_photos
+):
+    question = ("search", original_photos / "cat.jpg", "-k1", "--library", large_library)
+    exact = run(*question).stdout
+    done = index("use", "inverted", "--recall", "0.95")
+    assert done.stdout.decode() == (
+        "inverted is chosen: inverted is built in the background of `searchlib watch` or of an "
+        "app, or now by `searchlib index build`; until then exact serves\n"
+    )
+    status = run("status", "--library", large_library).stdout.decode()
+    assert (
+        f"\nindex        exact, {LARGE:,} vectors\n"
+        "build        due: run `searchlib index build`, or leave `searchlib watch` running\n"
+    ) in status
+
+    done = index("build")
+    assert plain(done.stdout) == (
+        f"built in S s: inverted, {LARGE:,} vectors, recall@10 R measured, 0.95 asked for\n"
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert run(*question).stdout == exact
+    status = run("status", "--library", large_library).stdout
+    assert (
+        f"\nindex        inverted, {LARGE:,} vectors (0 fresh, 0 dead), recall@10 R measured, "
+        "0.95 asked for\non disk"
+    ) in plain(status)
+    found = json.loads(run("status", "--json", "--library", large_library).stdout)
+    assert (found["recipe"], found["recipe_chosen"], found["recall_target"]) == (
+        "inverted",
+        "inverted",
+        0.95,
+    )
+    assert 0.95 <= found["recall"] <= 1
+    assert (found["indexed"], found["fresh"], found["dead"]) == (LARGE, 0, 0)
+    assert not found["build_due"]
+    assert found["index_bytes"] == sum(map(len, index_files(large_library).values()))
+
+    done = index("verify")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == f"{LARGE:,} vectors compared: the index is right\n"
+    again = index("use", "inverted", "--recall", "0.9")
+    assert again.stdout == (
+        b"inverted is chosen and in use; `searchlib index tune` sets it to a recall of 0.9 now\n"
+    )
+    tuned = json.loads(index("tune", "--recall", "0.999", "--json").stdout)
+    assert tuned["target"] == 0.999
+    assert tuned["recall"] > found["recall"]
+    assert tuned["tuning"]["probes"] > 0
+    line = plain(index("tune").stdout)
+    assert re.fullmatch(
+        rf"inverted, {LARGE:,} vectors: recall@10 R measured, 0\.999 asked for, with \d+ probes "
+        r"and \d+ candidates ranked again for 10 neighbours(; more .*)?\n",
+        line,
+    )
+    assert index("build").stdout.startswith(b"nothing to build: inverted, ")
+
+    back = index("use", "auto", "--json")
+    chosen = json.loads(back.stdout)
+    assert (chosen["chosen"], chosen["recipe"], chosen["is_due"]) == (None, "inverted", True)
+    done = index("build", "--json")
+    report = json.loads(done.stdout)
+    assert (report["built"], report["recipe"], report["recall_target"]) == (True, "exact", 0.999)
+    assert [name[-5:] for name in index_files(large_library)] == [".ckpt"]
+
+
+def test_a_small_library_is_built_where_somebody_insists(index, run, filled_library):
+    index("use", "inverted")
+    done = index("build", "--always")
+    assert done.returncode == 0
+    assert plain(done.stdout).startswith("built in S s: inverted, 8 vectors, recall@10 ")
+    assert index("list").stdout.decode().splitlines()[0] == "exact"
+    assert "inverted  in use, chosen" in index("list").stdout.decode()
+
+
+def test_damage_is_said_and_healed(index, built):
+    (base,) = built.glob("*.base")
+    data = bytearray(base.read_bytes())
+    data[len(data) // 2] ^= 1
+    base.write_bytes(data)
+    done = index("verify")
+    assert done.returncode == 1
+    damaged, healed = done.stdout.decode().splitlines()
+    assert damaged.startswith(f"damaged: {base}: ")
+    assert healed == f"{LARGE:,} vectors compared: the index was built anew from the catalog"
+    assert done.stderr.decode().splitlines()[-1] == (
+        "until it is built again, every vector is compared; run `searchlib index build`, or leave "
+        "`searchlib watch` running"
+    )
+    done = index("verify", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {
+        "right": True,
+        "checked": LARGE,
+        "missing": 0,
+        "different": 0,
+        "extra": 0,
+        "damage": None,
+        "healed": False,
+    }
+
+
+def test_damage_that_cannot_be_healed_is_said_too(run, filled_library):
+    (checkpoint,) = filled_library.glob("*.ckpt")
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[:-1])
+    for path in (*filled_library.iterdir(), filled_library):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    done = run("index", "verify", "--library", filled_library, unprivileged=True)
+    filled_library.chmod(0o755)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout.decode().splitlines()[-1] == (
+        "8 vectors compared: the library cannot be written, so the index was not healed"
+    )
+    assert checkpoint.read_bytes() == data[:-1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_build_leaves_the_index_as_it_is(
+    index, start, large_library, original_photos, run, number, code
+):
+    run("search", original_photos / "cat.jpg", "--library", large_library)
+    before = index_files(large_library)
+    assert len(before) == 1
+    index("use", "inverted", "--recall", "1")
+    process = start("index", "build", "--library", large_library)
+    # The vectors are written before FAISS learns anything of them, which takes longer.
+    while not any(name.endswith(".base") for name in index_files(large_library)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert (output, error) == (b"", b"searchlib: interrupted; the index is as it was\n")
+    assert process.returncode == code
+    assert index_files(large_library) == before
+    assert index("build").returncode == 0
+
+
+def test_two_builds_at_once_are_one(index, start, large_library):
+    index("use", "inverted", "--recall", "1")
+    first = start("index", "build", "--library", large_library)
+    while not any(name.endswith(".base") for name in index_files(large_library)):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.002)
+    second = index("build")
+    output, error = first.communicate(timeout=60)
+    assert (first.returncode, error) == (0, b"")
+    assert output.startswith(b"built in ")
+    if second.returncode == 2:
+        assert b"another process is building" in second.stderr
+    else:  # the first one was done by then
+        assert second.stdout.startswith(b"nothing to build")
+    assert index("verify").returncode == 0
+
+
+def test_a_terminal_shows_how_far_it_is(on_a_terminal, index, large_library):
+    index("use", "inverted")
+    code, output, drawn = on_a_terminal("index", "build", "--library", large_library)
+    assert code == 0
+    assert output.startswith(b"built in ")
+    for step in (b"training", b"tuning"):
+        assert step in drawn
+    # The bar is wiped.
+    assert drawn.rpartition(b"\x1b[2K")[2].strip() == b""
+    code, output, drawn = on_a_terminal("index", "verify", "--library", large_library)
+    assert (code, b"comparing" in drawn) == (0, True)
+
+
+def test_a_password_is_never_printed(index, run, filled_library):
+    uri = "https://me:secret@localhost:19530/photos?token=secret"
+    used = index("use", "milvus", "--uri", uri)
+    outputs = [used, index("use", "milvus", "--uri", uri, "--json")]
+    outputs += [index("list"), index("list", "--json")]
+    outputs += [run("status", *more, "--library", filled_library) for more in ((), ("--json",))]
+    for done in outputs:
+        assert b"secret" not in done.stdout + done.stderr
+    assert b"https://localhost:19530/photos" in used.stdout
+    assert b"https://localhost:19530/photos" in outputs[3].stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("use", "nonsense"), "there is no index recipe 'nonsense'; known are: exact, inverted"),
+        (("use", "milvus"), "the milvus index needs the URI of its server"),
+        (("use", "exact", "--uri", "http://localhost"), "takes no URI; only milvus does"),
+        (("use", "exact", "--recall", "1.5"), "1.5 is not in the range"),
+        (("use", "exact", "--recall", "0"), "0.0 is not in the range"),
+        (("tune", "--recall", "2"), "2.0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_words(index, filled_library, arguments, words):
+    done = index(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr.decode()
+    assert index("list").stdout.startswith(b"exact  in use, by size\n")
+
+
+def test_an_empty_library_has_nothing_to_build_and_nothing_wrong(run, index, library_folder):
+    import searchlib
+
+    searchlib.open_library(library_folder).close()
+    assert index("use", "inverted").returncode == 0
+    assert index("build").returncode == 0
+    assert index("verify").stdout == b"0 vectors compared: the index is right\n"
+    done = index("tune")
+    assert done.returncode == 2
+    assert b"the library is empty" in done.stderr
+    insisted = index("build", "--always")
+    assert insisted.returncode == 2
+    assert b"not built" in insisted.stderr
+
+
+def test_add_tells_of_an_index_that_the_library_has_outgrown(
+    index, run, large_library, original_photos
+):
+    line = (
+        b"the library has outgrown its index; run `searchlib index build`, or leave `searchlib "
+        b"watch` running\n"
+    )
+    cat, coffee = original_photos / "cat.jpg", original_photos / "coffee.jpg"
+    assert run("add", cat, "--library", large_library).stderr == b""
+    index("use", "inverted")
+    done = run("add", cat, "--library", large_library)
+    assert (done.returncode, done.stderr) == (0, line)
+    done = run("add", cat, "--json", "--library", large_library)
+    assert done.stderr == b""
+    assert index("build").returncode == 0
+    done = run("add", coffee, "--library", large_library)
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = run("search", coffee, "-k1", "--library", large_library)
+    assert found.stdout.decode() == f"1.000  {coffee}\n"
