@@ -48,6 +48,8 @@ class Bench:
         self._peers = [name for name in index_peers.names() if name not in options.without]
         self._recipes = [name for name in index_ours.recipes() if name not in options.without]
         self._default = index_ours.default(max(sizes), made.queries.shape[1]).name
+        if options.quick:
+            self._default = "inverted"
 
     def speed(self) -> dict[str, Any]:
         """Build every recipe and graph at each size, and time all of them side by side."""
@@ -222,6 +224,8 @@ def _notes(options: argparse.Namespace) -> list[str]:
     notes = []
     if options.quick:
         notes.append("--quick: too little was measured for these figures to mean anything.")
+    if options.data is None:
+        notes.append("Thirteen photographs are too few for vectors whose recall says anything.")
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > BUSY * cores:
         notes.append(f"The machine was busy before it began: load {load:.1f} on {cores} cores.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,14 @@ import numpy.typing as npt
 
 from searchlib.catalog import Catalog
 from searchlib.current import Current, InUse
-from searchlib.errors import InputError
+from searchlib.errors import DiskFullError, InputError, LibraryError
 from searchlib.index import Neighbours, Pairs, neighbours, self_join
 from searchlib.search import (
     IndexCheck,
     IndexChoice,
     IndexStatus,
     IndexTuning,
+    LiveIndex,
     index_status,
     measure,
     read_choice,
@@ -89,6 +91,9 @@ class Indexing:
     ) -> bool:
         """Build what was chosen, in this thread, if that is due. Searches and adds go on.
 
+        A Milvus server builds its index by itself; it is sent what it lacks, and all where `always`
+        says so.
+
         Args:
             always: also where it is not due.
             cancel: set it from another thread to leave the index as it is.
@@ -101,17 +106,34 @@ class Indexing:
         Raises:
             LibraryError: the library cannot be read or written.
             DiskFullError: there is no room; the index stays as it was.
+            IndexServiceError: the server cannot be used.
         """
         now = self._current.get()
         if now is None:
             return False
         self._catalog.database.require_writable()
+        if not isinstance(now.index, LiveIndex):
+            if always:
+                now.index.rebuild()
+            now.index.current()
+            return always
         stop = cancel or threading.Event()
-        for _ in range(_TRIES):
-            if now.index.merge(always=always, stop=stop.is_set, on_progress=on_progress):
-                return True
-            if stop.is_set():
-                break
+        try:
+            for _ in range(_TRIES):
+                if now.index.merge(always=always, stop=stop.is_set, on_progress=on_progress):
+                    return True
+                if stop.is_set():
+                    break
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError(
+                    f"{self.folder}: no space left to build the index, which stays as it was; make "
+                    "room and build it again"
+                ) from error
+            raise LibraryError(
+                f"{self.folder}: the index cannot be written ({error.strerror or error}); it stays "
+                "as it was"
+            ) from error
         return False
 
     def verify_index(self, *, on_progress: IndexProgress | None = None) -> IndexCheck:

@@ -162,9 +162,7 @@ def _original_large_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     folder = tmp_path_factory.mktemp("large") / "library"
     catalog = Catalog(folder, create=True)
-    model = catalog.use_model(
-        identity=card.identity, name=card.name, dimension=card.dimension
-    )
+    model = catalog.use_model(identity=card.identity, name=card.name, dimension=card.dimension)
     catalog.record(model, files, gone=lambda _: False)
     catalog.close()
     return folder

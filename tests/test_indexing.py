@@ -54,12 +54,16 @@ def test_a_chosen_index_is_built_verified_and_tuned(large: Library, question: Im
     assert {"vectors", "training", "adding", "tuning"} <= steps.keys()
     assert all(done == total for done, total in steps.values())
     status = large.status()
-    assert (status.recipe, status.recipe_chosen, status.build_due) == ("inverted", "inverted", False)
+    assert (status.recipe, status.recipe_chosen, status.build_due) == (
+        "inverted",
+        "inverted",
+        False,
+    )
     assert status.recall is not None
     assert status.recall >= 0.95
     assert status.recall_target == 0.95
     assert (status.indexed, status.fresh, status.dead) == (status.vectors, 0, 0)
-    files = [path for path in large.folder.glob("index-*")]
+    files = list(large.folder.glob("index-*"))
     assert {path.suffix for path in files} == {".ckpt", ".base", ".faiss"}
     assert status.index_bytes == sum(path.stat().st_size for path in files)
     found = large.search(question, k=20)
@@ -145,8 +149,8 @@ def test_an_index_that_begins_at_more_vectors_waits_for_them(
         # Who insists gets it, and it answers all the same.
         assert library.build_index(always=True)
         assert library.status().recipe == "inverted"
-        assert [match.path for match in library.search(cat, k=8)][0] == str(cat)
-        assert len(library.search(cat, k=8)) == 8
+        found = library.search(cat, k=8)
+        assert (len(found), found[0].path) == (8, str(cat))
         assert library.verify_index().is_right
 
 

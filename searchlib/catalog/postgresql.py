@@ -5,6 +5,8 @@ transaction that writes takes a lock of that schema before all else: numbers of 
 visible in their order, which is what a reader of the change log relies on. Readers take none, and
 see one snapshot ("repeatable read").
 
+A path may have about 2,700 bytes there, and text no NUL; a SQLite file has neither limit.
+
 The library's folder holds only what can be made again. A file in it tells which database it belongs
 to, so that one index never gets vectors of two catalogs.
 """
@@ -181,6 +183,11 @@ class Postgresql(Backend):
                 f"{self.place}: another program has its tables here ({reason}); give the library "
                 "a database or a schema of its own"
             )
+        if state == "54000":
+            return LibraryError(
+                f"{self.place}: a path is too long for PostgreSQL, which takes about 2,700 bytes "
+                f"({reason}); shorten or exclude it, or keep the library in a folder"
+            )
         if state in ("42P01", "42703") or state.startswith("XX"):
             return self.damaged(reason)
         if state == "3D000" or (reason.startswith("database ") and reason.endswith("not exist")):
@@ -240,12 +247,15 @@ def _parsed(url: str) -> URL:
 
 def _shown(url: URL) -> str:
     """The URL without its password, and without options, which may hold one."""
-    query = url.query.get("host", "")
-    hosts = query if isinstance(query, str) else ",".join(query)
     user = f"{url.username}@" if url.username else ""
     port = f":{url.port}" if url.port else ""
-    asked = f"?host={hosts}" if hosts else ""
-    return f"postgresql://{user}{url.host or ''}{port}/{url.database or ''}{asked}"
+    asked = "&".join(
+        f"{name}={value if isinstance(value, str) else ','.join(value)}"
+        for name, value in url.query.items()
+        if name in ("host", "port")
+    )
+    server = f"{user}{url.host or ''}{port}"
+    return f"postgresql://{server}/{url.database or ''}{'?' if asked else ''}{asked}"
 
 
 def _engine(url: URL) -> Engine:
@@ -258,7 +268,7 @@ def _engine(url: URL) -> Engine:
         },
         isolation_level="READ COMMITTED",
         pool_size=8,
-        max_overflow=8,
+        max_overflow=18,
         # A process that watches outlives a server that is started anew.
         pool_pre_ping=True,
     )

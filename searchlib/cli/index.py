@@ -105,6 +105,8 @@ def build(ctx: click.Context, always: bool, as_json: bool, folder: Path | None) 
         shared.print_json({"built": built, "seconds": seconds, **_status_as_json(status)})
     elif built:
         click.echo(f"built in {seconds:.1f} s: {_index_in_words(status)}")
+    elif stop.code is None and status.recipe == _MILVUS:
+        click.echo(f"nothing to build: {_index_in_words(status)} has all vectors")
     elif stop.code is None and not was_due and not always:
         click.echo(f"nothing to build: {_index_in_words(status)}")
     if built:
@@ -219,8 +221,11 @@ def _status_as_json(status: IndexStatus) -> dict[str, Any]:
 def _chosen_in_words(status: IndexStatus, vectors: int) -> str:
     choice = status.choice
     chosen = f"{choice.recipe} is chosen" if choice.recipe else "the index is chosen by size"
-    if choice.shown_uri:
-        chosen += f", at {choice.shown_uri}"
+    if status.recipe == _MILVUS:
+        return (
+            f"milvus is chosen, at {choice.shown_uri}: the vectors are sent there before the next "
+            "question, or now by `searchlib index build`"
+        )
     if status.is_due:
         return (
             f"{chosen}: {status.wanted} is built in the background of `searchlib watch` or of an "
@@ -240,6 +245,8 @@ def _chosen_in_words(status: IndexStatus, vectors: int) -> str:
 
 
 def _index_in_words(status: IndexStatus) -> str:
+    if status.recipe == _MILVUS:
+        return f"milvus at {status.choice.shown_uri}"
     line = f"{status.recipe}, {status.vectors:,} vectors"
     if status.recipe == _EXACT:
         return f"{line}, all compared"

@@ -78,7 +78,7 @@ def _print(found: Status) -> None:
 
 def _index(found: Status) -> str:
     line = f"{found.recipe}, {found.vectors:,} vectors"
-    if found.recipe == "exact":
+    if found.recipe in ("exact", "milvus"):
         return line
     recall = "not measured" if found.recall is None else f"{found.recall:.3f} measured"
     return (

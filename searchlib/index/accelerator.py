@@ -214,7 +214,13 @@ class Accelerator:
         return Accelerator(self.recipe, self._index, trained_for=self.trained_for, codes=codes)
 
     def search(
-        self, queries: Vectors, k: int, *, tuning: Tuning, keep: Bitmap | None = None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        tuning: Tuning,
+        keep: Bitmap | None = None,
+        spare: int = 0,
     ) -> tuple[Ids, Vectors]:
         """The best rows that are found for each query, highest score first.
 
@@ -224,12 +230,13 @@ class Accelerator:
             tuning: how far to look.
             keep: uint8[(rows + 7) // 8]: a row may be returned where its bit is set, the first row
                 at the lowest bit of the first byte; all may where it is None.
+            spare: how many more are returned, without looking further for them.
 
         Returns:
-            rows int64[q, k] and scores float32[q, k]; -1 and -inf behind the last one found.
-            Equal scores stand in any order.
+            rows int64[q, k + spare] and scores float32 of that shape; -1 and -inf behind the last
+            one found. Equal scores stand in any order.
         """
-        candidates, probes = tuning.factor * k, tuning.probes
+        candidates, probes, k = tuning.factor * k + spare, tuning.probes, k + spare
         if len(queries) < SHARED_FROM:
             return self.ranked(queries, k, candidates=candidates, probes=probes, keep=keep)
         step = min(SLICE, -(-len(queries) // search_threads()))
@@ -258,7 +265,7 @@ class Accelerator:
         probes: int,
         keep: Bitmap | None = None,
     ) -> tuple[Ids, Vectors]:
-        """As `search`, with a number of candidates, and in the calling thread alone."""
+        """As `search`, in the calling thread alone."""
         shape = len(queries), k
         rows, scores = np.empty(shape, np.int64), np.empty(shape, np.float32)
         if not rows.size or not self.rows:

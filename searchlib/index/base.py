@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -152,8 +153,8 @@ class Base:
         tuning: how it is searched.
         seals: of the files that hold this; None where there are none.
         pages: the mapped file of `codes`, where there is one.
-        check: called with rows before their codes are returned to a caller; raises CheckpointError
-            where they are damaged. None where the codes are in memory.
+        check: called with rows (all if None; those below 0 do not count) before their codes are
+            used; raises CheckpointError where they are damaged. None where the codes are in memory.
     """
 
     ids: Ids
@@ -240,7 +241,7 @@ class Base:
         """
         accelerator, tuning = self.accelerator, self.tuning
         living = self.rows - live.dead
-        if accelerator is None or tuning is None or exact or k > MANY_WANTED * living:
+        if accelerator is None or tuning is None or exact or k + MARGIN > MANY_WANTED * living:
             return self._compared(queries, k, self._mask(live, among))
         if among is None:
             bits, allowed = live.bits, living
@@ -249,22 +250,22 @@ class Base:
             bits, allowed = chosen.bits, chosen.count
             if allowed <= max(FEW_ALLOWED * self.rows, ALLOWED_FOR_ONE * k):
                 return self._compared(queries, k, chosen.mask)
-        wanted = min(k + MARGIN, allowed)
-        rows, scores = accelerator.search(
-            queries, wanted, tuning=_widened(tuning, k, allowed / self.rows), keep=bits
-        )
-        self.count_read(rows.size * tuning.factor)
-        if wanted == k or not (scores[:, -1] < scores[:, k - 1]).all():
-            # Too few were found, or the k-th score may be that of more vectors than were fetched.
-            return self._compared(queries, k, self._mask(live, among))
+        tuning = _widened(tuning, k, allowed / self.rows)
+        rows, scores = accelerator.search(queries, k, tuning=tuning, keep=bits, spare=MARGIN)
+        self.count_read(len(queries) * k * tuning.factor)
+        self._verify(rows)
+        if len(queries) == 1 and _falls(scores[0].tolist()):
+            return Neighbours(self.ids[rows[:, :k]], scores[:, :k])
         found = self._in_order(rows, scores, k)
-        self._verify(rows[rows >= 0])
+        # Where too few were found, or the k-th score may be that of more vectors than were fetched.
+        unsure = np.flatnonzero(scores[:, -1] >= scores[:, k - 1])
+        if len(unsure):
+            sure = self._compared(queries[unsure], k, self._mask(live, among))
+            found.ids[unsure], found.scores[unsure] = sure.ids, sure.scores
         return found
 
     def _in_order(self, rows: Ids, scores: Vectors, k: int) -> Neighbours:
-        """The best `k` of these, which come best first; equal scores by id."""
-        if (scores[:, 1:] < scores[:, :-1]).all():
-            return Neighbours(self.ids[rows[:, :k]], scores[:, :k])
+        """The best `k` of these; equal scores by id."""
         ids = self.ids[np.maximum(rows, 0)]
         best = np.lexsort((ids, -scores), axis=-1)[:, :k]
         return Neighbours(
@@ -316,6 +317,11 @@ class Base:
                 self._read = 0
                 with suppress(OSError):
                     self.pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _falls(scores: list[float]) -> bool:
+    """Whether each is below the one before; a dozen of them, for which numpy is slow."""
+    return all(one > next for one, next in pairwise(scores))
 
 
 def _widened(tuning: Tuning, k: int, share: float) -> Tuning:

@@ -48,6 +48,11 @@ def check_vectors(vectors: npt.ArrayLike, dimension: int) -> Vectors:
             is not of unit length within `UNIT_TOLERANCE`.
     """
     given = _array(vectors, "vectors")
+    if given.shape == (1, dimension) and given.dtype == np.float32 and given.flags.c_contiguous:
+        # The usual question; what follows takes longer than a short search.
+        only: Vectors = given
+        if abs(float(only[0] @ only[0]) - 1) < UNIT_TOLERANCE:
+            return only
     if given.dtype.kind != "f" or given.dtype.itemsize > 8:
         raise VectorError(f"vectors are {given.dtype}; give float32, float16 or float64")
     if given.ndim != 2:

@@ -146,6 +146,11 @@ class MilvusCollection:
     def holds(self, client: Any, id: int) -> bool:
         return bool(self._query(client, f"id == {id}", "id"))
 
+    def present(self, client: Any, ids: Ids) -> Ids:
+        """Those of these ids that there are, in any order."""
+        blocks = (self._query(client, condition_of(block), "id") for block in blocks_of(ids))
+        return np.array([row["id"] for rows in blocks for row in rows], np.int64)
+
     def seq(self, client: Any) -> int:
         """The position in the change log, or 0."""
         rows = self._query(client, f"id == {POSITION_ID}", "seq")
@@ -164,7 +169,7 @@ class MilvusCollection:
         count = 0
         for block in blocks_of(ids):
             # What Milvus itself counts are the ids that it was given.
-            present = [row["id"] for row in self._query(client, condition_of(block), "id")]
+            present = self.present(client, block).tolist()
             if present:
                 client.delete(self.name, ids=present, timeout=self.timeout)
                 count += len(present)

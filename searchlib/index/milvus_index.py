@@ -164,8 +164,8 @@ class MilvusIndex:
     def held(self, ids: Ids) -> npt.NDArray[np.bool_]:
         """Which of these ids, int64[n], have a vector; bool[n]."""
         with self._reading() as client:
-            have = [some for some, _ in self._collection.vectors_of(client, ids)]
-        return np.isin(ids, np.concatenate([np.empty(0, np.int64), *have]))
+            present = self._collection.present(client, ids)
+        return np.isin(ids, present)
 
     def upsert(self, ids: npt.ArrayLike, vectors: npt.ArrayLike) -> None:
         new_ids, new_vectors = check_pairs(ids, vectors, self._dimension)
@@ -218,7 +218,7 @@ class MilvusIndex:
         if seq < 0:
             raise InputError(f"seq is {seq}; give at least 0")
         with self._writing() as client:
-            self._collection.set_seq(client, seq)
+            self._collection.set_seq(client, int(seq))
 
     def clear(self) -> None:
         """Removes all vectors and the position."""
@@ -340,7 +340,8 @@ def _best(parts: list[Found], k: int) -> Found:
     """The best `k` of all parts; an id that is in several is taken once."""
     ids = np.concatenate([ids for ids, _ in parts])
     scores = np.concatenate([scores for _, scores in parts])
-    ids, first = np.unique(ids, return_index=True)
-    scores = scores[first]
-    order = np.argsort(-scores, kind="stable")[:k]
+    if len(parts) > 1:
+        ids, first = np.unique(ids, return_index=True)
+        scores = scores[first]
+    order = np.lexsort((ids, -scores))[:k]
     return ids[order], scores[order]

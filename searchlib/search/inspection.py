@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, ModelRecord
-from searchlib.errors import CheckpointError, InputError
+from searchlib.errors import CheckpointError, InputError, VectorError
 from searchlib.index import FaissIndex, Saved, Tuning, read_checkpoint, read_saved, tune
 from searchlib.index.base_file import accelerator_path
 from searchlib.search.choice import (
     EXACT,
+    MILVUS,
     IndexChoice,
     Parts,
     is_build_due,
@@ -92,7 +93,8 @@ class IndexStatus:
         recipe: of the index that serves now.
         recall: the share of the ten nearest that it was measured to find; 1 where all are compared,
             None where nobody measured it.
-        vectors: in its checkpoint; what came later is added when it is opened.
+        vectors: in its checkpoint; what came later is added when it is opened. 0 where a server
+            keeps them, which is not asked.
         fresh: of these, that are compared one by one.
         dead: vectors in its files that do not count any more.
         is_due: whether it should be built, for `build_index` or a background to do.
@@ -128,6 +130,10 @@ def index_status(catalog: Catalog, model: ModelRecord | None, folder: Path) -> I
         LibraryError: the catalog cannot be read.
     """
     choice = _choice(catalog)
+    if choice.recipe == MILVUS:
+        return IndexStatus(
+            choice, MILVUS, recall=None, vectors=0, fresh=0, dead=0, is_due=False, wanted=MILVUS
+        )
     if model is None:
         return IndexStatus(choice, EXACT, recall=1.0, vectors=0, fresh=0, dead=0, is_due=False)
     path = LiveIndex(catalog, model, folder).path
@@ -263,10 +269,8 @@ def _suspects(
     with catalog.vector_blocks(model) as (_, ids, blocks):
         for codes in blocks:
             some = ids[checked : checked + len(codes)]
-            held = index.held(some)
-            same = np.zeros(len(some), np.bool_)
-            same[held] = (index.vectors(some[held]) == codes[held]).all(axis=1)
-            suspects.append(some[~same])
+            held, same = _same(index, some, codes)
+            suspects.append(some[~(held & same)])
             checked += len(codes)
             if on_progress:
                 on_progress("comparing", checked, len(ids))
@@ -282,10 +286,25 @@ def _wrong(
 ) -> _Wrong:
     """What is wrong with these ids now."""
     ids, codes = catalog.vectors(model, suspects.tolist())
-    held = index.held(ids)
-    different = (index.vectors(ids[held]) != codes[held]).any(axis=1)
+    held, same = _same(index, ids, codes)
     extra = index.held(np.setdiff1d(suspects, ids))
-    return _Wrong(int((~held).sum()), int(different.sum()), int(extra.sum()))
+    return _Wrong(int((~held).sum()), int((held & ~same).sum()), int(extra.sum()))
+
+
+def _same(
+    index: FaissIndex | MilvusIndex, ids: NDArray[np.int64], codes: NDArray[np.float16]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of these ids the index has, and which of them with these very vectors; bool[n] each."""
+    same = np.zeros(len(ids), np.bool_)
+    for _ in range(_LOOKS):
+        held = index.held(ids)
+        try:
+            same[held] = (index.vectors(ids[held]) == codes[held]).all(axis=1)
+        except VectorError:
+            # One of them was removed since it was held.
+            continue
+        return held, same
+    return index.held(ids), same
 
 
 def measure(
@@ -316,6 +335,8 @@ def measure(
             on_progress("tuning", done, total)
 
     try:
+        if base.check is not None:
+            base.check(None)
         tuning = tune(base.accelerator, target=target, keep=state.live.bits, on_progress=told)
     except CheckpointError as error:
         live.discard(index, error)

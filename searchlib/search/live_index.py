@@ -226,7 +226,8 @@ class LiveIndex:
     def rewrite(self, index: FaissIndex) -> None:
         """Write the checkpoint of an index that was changed in another way than by the log."""
         with self._held() as held:
-            if held:
+            # Where another process has merged since, its base counts, and this one goes over to it.
+            if held and self._adopted(index) is index:
                 self._write(index)
 
     def discard(self, index: FaissIndex, error: CheckpointError) -> None:
@@ -367,16 +368,17 @@ class LiveIndex:
     def _open(self) -> FaissIndex:
         try:
             index, self._seq = self._read()
+            self._tried_to_save = True
+            saved = self._seq
+            if saved < self._catalog.last_seq(self._model):
+                self._replay(index)
+            belongs = self._belongs(index, saved)
         except CheckpointError as error:
             level = logging.WARNING if self.path.exists() else logging.DEBUG
             logger.log(level, "%s; building the index from the catalog", error)
             self._remove_checkpoint()
             return self._rebuild()
-        self._tried_to_save = True
-        saved = self._seq
-        if saved < self._catalog.last_seq(self._model):
-            self._replay(index)
-        if not self._belongs(index, saved):
+        if not belongs:
             logger.warning("%s is not of this catalog; building the index anew", self.path)
             self._remove_checkpoint()
             return self._rebuild()

@@ -12,7 +12,8 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 TOKEN = "SEARCHLIB_MILVUS_TOKEN"
 """The environment variable with `user:password` or an API key; it is not kept in the library."""
+
+WAIT_SECONDS = 10.0
+"""How long a question waits for another process that sends vectors, before it is asked of what is
+there."""
 
 REPLAY_AT_MOST = 100_000
 """After more changes than this all vectors are sent again, a block at a time: the changes of a
@@ -67,7 +72,13 @@ class ServedIndex:
         Raises:
             IndexServiceError: the server cannot be used.
         """
-        return self.current().search(queries, k, among=among, exact=exact)
+        index = self.current()
+        try:
+            return index.search(queries, k, among=among, exact=exact)
+        except IndexServiceError:
+            # Perhaps its vectors are gone; who opens it again sees that and sends them.
+            self._drop(index)
+            raise
 
     def close(self) -> None:
         """Close the connection; the next question opens another."""
@@ -99,21 +110,13 @@ class ServedIndex:
             InputError: the extra `milvus` is not installed, or the URI is none.
         """
         with self._lock:
-            if self._index is None:
-                self._index = MilvusIndex(
-                    self._uri,
-                    dimension=self._model.dimension,
-                    identity=self._model.identity,
-                    library=self._library(),
-                    token=os.environ.get(TOKEN),
-                )
-                self._seq = self._index.seq()
-                if not self._belongs(self._index):
-                    self._send_all(self._index)
-            last = self._catalog.last_seq(self._model)
-            if last != self._seq:
-                self._follow(self._index)
-            return self._index
+            index = self._index or self._opened()
+            if self._index is None or self._catalog.last_seq(self._model) != self._seq:
+                with self._alone() as alone:
+                    if alone:
+                        self._bring_up_to_date(index)
+            self._index = index
+            return index
 
     def merge(
         self,
@@ -137,8 +140,53 @@ class ServedIndex:
             IndexServiceError: the server cannot be used.
         """
         index = self.current()
+        with self._lock, self._alone() as alone:
+            if alone:
+                self._send_all(index)
+
+    def _drop(self, index: MilvusIndex) -> None:
         with self._lock:
+            if self._index is index:
+                self._index = None
+        index.close()
+
+    def _opened(self) -> MilvusIndex:
+        return MilvusIndex(
+            self._uri,
+            dimension=self._model.dimension,
+            identity=self._model.identity,
+            library=self._library(),
+            token=os.environ.get(TOKEN),
+        )
+
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Keep the other processes of this library from writing to the server; says if they do."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(str(self._catalog.database.folder / "index.lock"), timeout=WAIT_SECONDS)
+        try:
+            lock.acquire()
+        except Timeout:
+            # It sends what this process would send.
+            yield False
+            return
+        except (OSError, NotImplementedError):
+            # A library that can only be read, or a file system that knows no locks.
+            yield True
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _bring_up_to_date(self, index: MilvusIndex) -> None:
+        # As it is now: another process may have done it.
+        self._seq = index.seq()
+        if not self._belongs(index):
             self._send_all(index)
+        elif self._catalog.last_seq(self._model) != self._seq:
+            self._follow(index)
 
     def _library(self) -> str:
         """A name that no other library on the server has."""

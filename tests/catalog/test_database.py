@@ -183,6 +183,21 @@ def test_an_up_to_date_library_opens_without_alembic_and_without_another_driver(
     assert subprocess.run([sys.executable, "-c", script, tmp_path]).returncode == 0
 
 
+def test_a_database_whose_driver_is_missing_says_what_to_install(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from pathlib import Path\n"
+        "from searchlib.catalog import Catalog\n"
+        "Catalog(Path(sys.argv[1]) / 'library', url='postgresql://h/d')"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert (
+        "LibraryError: the driver of PostgreSQL is not installed; run `pip install" in done.stderr
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_with_signs_that_urls_use_are_opened_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "100% #1 caf\xe9?"
     Database(folder, create=True).close()

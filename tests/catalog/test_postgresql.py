@@ -207,13 +207,13 @@ def test_libraries_in_schemas_of_one_database_do_not_wait_for_each_other(
     assert other.setting("recipe") == "inverted"
 
 
-def test_connections_that_the_server_ended_are_made_anew(
-    catalog: Catalog, model: ModelRecord, engine: Engine
-) -> None:
+def test_connections_that_the_server_ended_are_made_anew(place: Place, engine: Engine) -> None:
+    name = f"ended-{os.getpid()}"
+    catalog = Catalog(place.folder, url=f"{place.url}&application_name={name}")
+    model = catalog.use_model(identity="a" * 64, name="test", dimension=DIMENSION)
     put(catalog, model, 1)
     end = text(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE application_name = 'searchlib' AND datname = current_database()"
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'"
     )
 
     def end_all() -> None:
@@ -234,6 +234,21 @@ def test_connections_that_the_server_ended_are_made_anew(
         end_half_way()
     assert "\n" not in str(raised.value)
     assert catalog.counts(model).files_present == 2
+    catalog.close()
+
+
+def test_paths_that_are_too_long_are_refused_and_all_others_are_not(
+    catalog: Catalog, model: ModelRecord
+) -> None:
+    noise = np.random.default_rng(0).integers(97, 123, 4000, np.uint8).tobytes().decode()
+    long = "/" + "/".join(noise[start : start + 250] for start in range(0, 2500, 250))
+    catalog.record(model, [picture(long, 1)], gone=lambda *_: False)
+    assert list(catalog.places.known("/", model)) == [long]
+    longer = "/" + "/".join(noise[start : start + 250] for start in range(0, 4000, 250))
+    with pytest.raises(LibraryError, match="a path is too long for PostgreSQL"):
+        catalog.record(model, [picture("/b.jpg", 2), picture(longer, 3)], gone=lambda *_: False)
+    assert list(catalog.places.known("/", model)) == [long]
+    put(catalog, model, 2)
 
 
 # -- the schema ----------------------------------------------------------------------------------

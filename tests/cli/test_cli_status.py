@@ -50,7 +50,14 @@ def test_the_json_holds_the_same(run, filled_library, encoder):
         "queued": 0,
         "folders": 1,
         "recipe": "exact",
+        "recipe_chosen": None,
+        "recall": 1.0,
+        "recall_target": 0.99,
         "vectors": 8,
+        "indexed": 8,
+        "fresh": 8,
+        "dead": 0,
+        "build_due": False,
         "watcher": None,
     }
 
@@ -104,6 +111,7 @@ def test_every_command_has_help_and_is_listed(run):
         "export",
         "failures",
         "folders",
+        "index",
         "models",
         "purge",
         "search",

@@ -539,7 +539,7 @@ class Conformance:
 
         with repeatedly(lambda: look(False), lambda: look(True), ask) as done:
             turn = 0
-            while turn < kind.rounds or not done(kind.rounds):
+            while turn < kind.rounds or not done(2 * kind.rounds):
                 index.upsert(rows, vectors[20:40])
                 index.upsert(more, vectors[40:])
                 if turn % 4 == 3:

@@ -181,6 +181,8 @@ def test_an_upsert_larger_than_a_message_goes_in_blocks(index: MilvusIndex) -> N
     vectors = lattice(10_000)
     index.upsert(np.arange(10_000), vectors)
     assert len(index) == 10_000
+    assert index.held(np.array([9_999, 10_000, 0])).tolist() == [True, False, True]
+    assert index.held(np.empty(0, np.int64)).shape == (0,)
     assert (index.ids() == np.arange(10_000)).all()
     assert (index.vectors(np.arange(10_000)) == vectors).all()
 
@@ -245,7 +247,7 @@ def test_arguments_that_make_no_name_are_refused(tmp_path: Path, option: str, va
 def test_the_position_is_kept_and_is_no_vector(tmp_path: Path) -> None:
     with opened(tmp_path) as index:
         assert index.seq() == 0
-        index.set_seq(2**40)
+        index.set_seq(np.int64(2**40))
         check(MILVUS, index, {}, LATTICE[:2], 3)
         index.upsert([0], -LATTICE[:1])
         index.set_seq(2**40 + 1)

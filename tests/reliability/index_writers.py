@@ -7,8 +7,11 @@ the library in FOLDER until it is killed, prints its number, and then how it end
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -147,13 +150,66 @@ def assert_answers(index: LiveIndex, oracle: NumpyIndex) -> None:
                 np.testing.assert_allclose(found.scores[row], scores, atol=1e-6)
 
 
+ROOT = Path(__file__).parents[2]
+
+
+class Processes:
+    """Processes that work on one library, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.reliability.index_writers", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def _line(self) -> int:
+        assert self.server.stdout is not None
+        line = self.server.stdout.readline()
+        if not line:
+            assert self.server.stderr is not None
+            pytest.fail(self.server.stderr.read())
+        return int(line)
+
+    def start(self, way: str, seed: int) -> int:
+        """The number of a process that works now."""
+        assert self.server.stdin is not None
+        self.server.stdin.write(f"{way} {seed}\n")
+        self.server.stdin.flush()
+        return self._line()
+
+    def kill(self, process: int) -> None:
+        os.kill(process, signal.SIGKILL)
+        if self._line() != -signal.SIGKILL:
+            assert self.server.stdin is not None
+            assert self.server.stderr is not None
+            self.server.stdin.close()
+            pytest.fail(f"it ended by itself\n{self.server.stderr.read()}")
+
+    def close(self) -> None:
+        self.server.kill()
+        self.server.communicate()
+
+    def end(self, process: int) -> str:
+        """Kill it, and say what all of them had to say."""
+        self.kill(process)
+        return self.server.communicate()[1]
+
+
 def work(folder: Path, way: str, seed: int) -> None:
     """Change the library and its index for ever."""
     chance = random.Random(seed)
     vectors = Vectors(folder)
     index = vectors.index(background=way == "background")
     next_number = seed * 10**5
+    write_choice(vectors.catalog, IndexChoice("inverted"))
     while True:
+        if way == "slow":
+            time.sleep(chance.uniform(0, 0.1))
         numbers = vectors.numbers()
         doing = chance.choice(
             ["add", "add", "add", "few", "replace", "remove", "merge", "search", "stream", "reopen"]
@@ -184,22 +240,45 @@ def work(folder: Path, way: str, seed: int) -> None:
             index.close()
             index = vectors.index(background=way == "background")
         elif doing == "recipe":
-            recipe = chance.choice(["inverted", "inverted", "exact", None])
+            recipe = chance.choice(["inverted", "inverted", "inverted", "exact", None])
             write_choice(vectors.catalog, IndexChoice(recipe))
             index.forget_choice()
         query = np.stack([vector(chance.randrange(10**8))])
         assert index.search(query, 10).ids.shape[1] >= min(10, len(numbers) // 2)
-        if way == "checked":
+
+
+def read(folder: Path, way: str, seed: int) -> None:
+    """Ask the index for ever, and compare with the catalog where that stood still meanwhile.
+
+    A reader that is "late" holds what it has open until it has missed very much.
+    """
+    vectors = Vectors(folder)
+    while True:
+        index = vectors.index()
+        for _ in range(40 if way == "late" else 15):
+            before = vectors.catalog.last_seq(vectors.model)
             oracle = vectors.content()
-            found = index.current()
-            if found.ids().tolist() == oracle.ids().tolist() == vectors.content().ids().tolist():
-                assert (found.search(query, 10).scores <= 1.001).all()
+            seed += 1
+            queries = np.stack([vector(10**8 + seed)])
+            exact = index.search(queries, 10, exact=True)
+            found = index.search(queries, 10)
+            if vectors.catalog.last_seq(vectors.model) != before:
+                continue
+            for answer in (exact, found):
+                scores = oracle.vectors(answer.ids[0]) @ queries[0]
+                np.testing.assert_allclose(answer.scores[0], scores, atol=1e-6)
+            truth = oracle.search(queries, 10)
+            np.testing.assert_allclose(exact.scores, truth.scores, atol=1e-6)
+            sys.stderr.write("right\n")
 
 
 def serve(folder: Path) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     with small():
         for line in sys.stdin:
             way, seed = line.split()
+            if way == "late":
+                live_index.REPLAY_AT_MOST = 10**9
             child = os.fork()
             if child:
                 sys.stdout.write(f"{child}\n")
@@ -209,7 +288,7 @@ def serve(folder: Path) -> None:
                 sys.stdout.flush()
                 continue
             try:
-                work(folder, way, int(seed))
+                (read if way in ("reader", "late") else work)(folder, way, int(seed))
             except BaseException:
                 traceback.print_exc()
             os._exit(1)

@@ -404,7 +404,10 @@ def test_a_file_that_may_not_be_read_is_no_obstacle(
 
 @pytest.mark.parametrize("section", ["checkpoint ids", "base ids", "base codes", "faiss body"])
 def test_damage_in_a_library_that_cannot_be_written_is_survived(
-    vectors: Vectors, section: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    vectors: Vectors,
+    section: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     path, start, stop = sections(vectors.folder)[section]
     content = bytearray(path.read_bytes())

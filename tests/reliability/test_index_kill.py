@@ -6,9 +6,6 @@ import logging
 import os
 import random
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +14,19 @@ import pytest
 
 from searchlib.index import read_saved
 from searchlib.search import IndexChoice, LiveIndex, write_choice
-from tests.reliability.index_writers import DIMENSION, IDENTITY, Vectors, assert_right, small
+from tests.reliability.index_writers import (
+    DIMENSION,
+    IDENTITY,
+    Processes,
+    Vectors,
+    assert_right,
+    small,
+)
 
 FULL = os.environ.get("SEARCHLIB_RELIABILITY") == "full"
 KILLS = int(os.environ.get("SEARCHLIB_KILLS", "200" if FULL else "15"))
 SEED = int(os.environ.get("SEARCHLIB_KILL_SEED", "1"))
-LONGEST = 1.0
-
-ROOT = Path(__file__).parents[2]
+LONGEST = 0.7
 
 
 @pytest.fixture(autouse=True)
@@ -44,58 +46,16 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-class Writers:
-    """Processes that change a library, one after the other; see index_writers."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.reliability.index_writers", folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-
-    def _line(self) -> int:
-        assert self.server.stdout is not None
-        line = self.server.stdout.readline()
-        if not line:
-            assert self.server.stderr is not None
-            pytest.fail(self.server.stderr.read())
-        return int(line)
-
-    def start(self, way: str, seed: int) -> int:
-        """The number of a process that works now."""
-        assert self.server.stdin is not None
-        self.server.stdin.write(f"{way} {seed}\n")
-        self.server.stdin.flush()
-        return self._line()
-
-    def kill(self, process: int) -> None:
-        os.kill(process, signal.SIGKILL)
-        if self._line() != -signal.SIGKILL:
-            assert self.server.stdin is not None
-            assert self.server.stderr is not None
-            self.server.stdin.close()
-            pytest.fail(f"it ended by itself\n{self.server.stderr.read()}")
-
-    def close(self) -> None:
-        self.server.kill()
-        self.server.communicate()
-
-
 @pytest.fixture
-def writers(folder: Path) -> Iterator[Writers]:
-    writers = Writers(folder)
+def writers(folder: Path) -> Iterator[Processes]:
+    writers = Processes(folder)
     yield writers
     writers.close()
 
 
 def names(folder: Path) -> set[str]:
     """The files of the index, temporary ones too."""
-    return {name for name in os.listdir(folder) if "index-" in name}
+    return {path.name for path in folder.iterdir() if "index-" in path.name}
 
 
 def wait_changes(folder: Path, count: int, until: float) -> None:
@@ -126,7 +86,9 @@ def swept(vectors: Vectors, index: LiveIndex) -> None:
 
 
 def test_a_killed_process_leaves_an_index_that_is_right(
-    folder: Path, writers: Writers, caplog: pytest.LogCaptureFixture
+    folder: Path,
+    writers: Processes,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     chance = random.Random(SEED)
     seen = {"temporary": 0, "unnamed": 0, "base": 0}
@@ -160,6 +122,5 @@ def test_a_killed_process_leaves_an_index_that_is_right(
     swept(vectors, index)
     assert_right(index, vectors.content())
     assert_right(vectors.index(), vectors.content())
-    logging.getLogger(__name__).info("%s kills: %s", kills, seen)
     assert seen["base"] or KILLS < 15
     vectors.close()

@@ -268,8 +268,9 @@ def test_what_is_committed_meanwhile_is_no_damage(
     assert_in_step(prepared, catalog, model)
 
 
+@pytest.mark.usefixtures("prepared")
 def test_a_library_that_cannot_be_written_is_looked_at_and_left_as_it_is(
-    catalog: Catalog, model: ModelRecord, prepared: LiveIndex, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, model: ModelRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = catalog.database.folder
     DAMAGES["vectors of the base"](folder)
@@ -329,8 +330,9 @@ def test_a_tuning_is_kept_in_the_checkpoint(
     assert (status(catalog, model).target, status(catalog, model).recall) == (0.75, tuned.recall)
 
 
+@pytest.mark.usefixtures("prepared")
 def test_a_base_that_turns_out_to_be_damaged_is_given_up(
-    catalog: Catalog, model: ModelRecord, prepared: LiveIndex
+    catalog: Catalog, model: ModelRecord
 ) -> None:
     DAMAGES["FAISS's part"](catalog.database.folder)
     tuned = measure(opened(catalog, model), target=0.9)
