@@ -3,9 +3,10 @@
     python -m benchmarks.index_open FOLDER SIZE RECIPE
     python -m benchmarks.index_open FOLDER SIZE
 
-opens the checkpoint that `index_ours` wrote, asks 10,000 queries, and prints JSON; without RECIPE
-it imports the same and opens nothing, which is what the memory is compared with. One tenth of the
-queries are real, the others are vectors of the base, so that all of it is asked for.
+The second, which comes first, makes 10,000 queries, imports what the other does and opens
+nothing: what the memory is compared with. The first opens the checkpoint that `index_ours` wrote
+and asks the queries. One tenth of them are real, the others are vectors of the base, so that all
+of it is asked for. Prints JSON.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ QUERIES = 10_000
 
 def measure(made: Vectors, size: int, name: str | None) -> dict[str, Any]:
     """Open and ask."""
-    queries = _queries(made, size)
-    found: dict[str, Any] = {"before": memory()}
     if name is None:
         import faiss
 
         assert faiss
-        return {"imported": memory()}
+        found: dict[str, Any] = {"imported": memory()}
+        np.save(_path(made, size), _queries(made, size))
+        return found
+    queries = np.load(_path(made, size))
+    found = {"before": memory()}
     start = time.perf_counter()
     index = opened(made, name, size)
     found["open_seconds"] = time.perf_counter() - start
@@ -59,6 +62,10 @@ def memory() -> dict[str, int]:
         if name in wanted:
             found[wanted[name]] = int(words.split()[0]) * 1024
     return found
+
+
+def _path(made: Vectors, size: int) -> Path:
+    return made.folder / f"queries-{size}.npy"
 
 
 def _queries(made: Vectors, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:

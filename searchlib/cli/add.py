@@ -58,7 +58,7 @@ def add(
     how = {"retry": retry, "workers": workers, "thumbnails": thumbnails}
     with shared.open_library(folder, create=True) as library, stopping() as stop:
         report = (_add_by_lines if jsonl else _add)(library, paths, stop, how)
-        is_due = library.index_status().is_due
+        is_due = _is_build_due(library)
     if jsonl:
         shared.print_json_line({"event": "report", **report_as_json(report)})
     elif as_json:
@@ -75,6 +75,15 @@ def add(
         ctx.exit(shared.NOTHING_FOUND)
     if report.skipped:
         ctx.exit(shared.PARTLY)
+
+
+def _is_build_due(library: Library) -> bool:
+    from searchlib.errors import SearchlibError
+
+    try:
+        return library.index_status().is_due
+    except SearchlibError:  # a hint is no reason to keep the report back
+        return False
 
 
 def _add(library: Library, paths: tuple[Path, ...], stop: Stop, how: dict[str, Any]) -> Report:

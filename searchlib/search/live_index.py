@@ -346,7 +346,11 @@ class LiveIndex:
 
         try:
             with self._held() as held:
-                if not held:
+                saved = read_saved(
+                    self.path, identity=self._model.identity, dimension=self._model.dimension
+                )
+                # Another process may have merged since this was found to be due.
+                if not held or (saved is not None and saved.generation):
                     return
                 with self._catalog.vector_blocks(self._model) as (seq, ids, blocks):
                     # Inside, because the catalog takes an OSError for one of its own.
@@ -360,6 +364,7 @@ class LiveIndex:
                             dimension=self._model.dimension,
                             seq=seq,
                         )
+                        remove_unused(self.path, keep="")
                     except OSError as error:
                         logger.warning("%s cannot be written: %s", self.path, error.strerror)
         except VectorError as error:

@@ -133,6 +133,7 @@ def test_a_reader_that_replays_misses_nothing_that_many_write(
         changes = catalog.changes(model, after=seq)
         seen |= set(changes.ids.tolist())
         seq = changes.seq
+        time.sleep(0.001)
     for writer in writers:
         writer.join()
     for other in others:

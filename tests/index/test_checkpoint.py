@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,11 +31,13 @@ from searchlib.index import (
     FaissIndex,
     Tuning,
     load_recipe,
+    merge,
     read_checkpoint,
     read_saved,
     remove_stale_temporaries,
     remove_unused,
     stream_checkpoint,
+    tune,
     write_checkpoint,
 )
 from searchlib.index.base_file import BLOCK_ROWS
@@ -45,6 +48,14 @@ IDENTITY = "0123456789abcdef" * 4
 DIMENSION = 24
 INVERTED = replace(load_recipe("inverted"), least=0)
 EXACT = load_recipe("exact")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tuned_quickly() -> Iterator[None]:
+    """To tune takes most of the time of a merge, and is of no matter here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "tune", partial(tune, sample=80))
+        yield
 
 
 def index_of(rows: int, dimension: int = DIMENSION, seed: int = 0) -> FaissIndex:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,16 @@ import numpy.typing as npt
 import pytest
 
 from searchlib.errors import VectorError
-from searchlib.index import FaissIndex, Neighbours, NumpyIndex, Subset, load_recipe, merge
+from searchlib.index import (
+    FaissIndex,
+    Neighbours,
+    NumpyIndex,
+    Subset,
+    base,
+    load_recipe,
+    merge,
+    tune,
+)
 from searchlib.index.base import DEAD_ID
 from searchlib.index.segments import SEGMENT_ROWS, Segment
 from tests.index.kinds import unit
@@ -24,6 +34,12 @@ F32 = npt.NDArray[np.float32]
 EXACT = load_recipe("exact")
 INVERTED = replace(load_recipe("inverted"), least=0)
 DIMENSION = 24
+
+
+@pytest.fixture(autouse=True)
+def _tuned_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To tune takes most of the time of a merge; it has tests of its own."""
+    monkeypatch.setattr(merge, "tune", partial(tune, sample=80))
 
 
 def clustered(rows: int, dimension: int, clusters: int = 50, seed: int = 0) -> F32:
@@ -305,9 +321,9 @@ def test_a_second_merge_grows_the_base(twin: Twin, checkpoint: Path | None) -> N
     # The rows keep their places, and those that died take room until it learns again.
     assert (index.base.rows, index.dead, index.fresh) == (2_040, 60, 0)
     assert index.base.trained_for == before.trained_for
-    base = index.state().base
-    assert base is not None
-    assert (base.ids == DEAD_ID).sum() == 60
+    rows = index.state().base
+    assert rows is not None
+    assert (rows.ids == DEAD_ID).sum() == 60
     twin.assert_same()
     # And once more, over rows without an id.
     twin.upsert(np.arange(10_400, 10_600), unit(200, DIMENSION, 7, clusters=30))
@@ -400,6 +416,17 @@ def test_few_vectors_can_be_merged(rows: int, checkpoint: Path | None) -> None:
     twin.assert_same(least=0.999)
     assert twin.index.merge(INVERTED, checkpoint=checkpoint)
     twin.assert_same(least=0.999)
+
+
+def test_pages_of_a_mapped_base_can_be_let_go_at_any_time(
+    twin: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "MAPPED_ROWS", 20)
+    twin.index.merge(INVERTED, checkpoint=tmp_path / "index.ckpt")
+    twin.assert_same()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    twin.assert_same()
 
 
 # -- while a merge goes on -----------------------------------------------------------------------

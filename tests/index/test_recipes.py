@@ -16,6 +16,23 @@ metric = "inner_product"
 use = "Always."
 """
 
+INVERTED = """
+name = "exact"
+factory = "IVF{lists},SQ8"
+metric = "inner_product"
+use = "Always."
+
+[build]
+lists = 1.5
+training = 40
+iterations = 8
+least = 0
+
+[search]
+probes = 4
+factor = 2
+"""
+
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
@@ -30,6 +47,28 @@ def test_the_shipped_recipe_is_found() -> None:
     recipe = load_recipe("exact")
     assert (recipe.name, recipe.factory, recipe.metric) == ("exact", "SQfp16", "inner_product")
     assert recipe.use.endswith(".")
+
+
+def test_the_number_of_lists_follows_the_square_root_of_the_vectors(
+    folders: tuple[Path, Path],
+) -> None:
+    (folders[0] / "exact.toml").write_text(INVERTED)
+    recipe = load_recipe("exact")
+    assert not recipe.is_exact
+    assert recipe.factory_for(10_000) == "IVF150,SQ8"
+    assert [recipe.lists_for(count) for count in (0, 1, 1_000_000)] == [1, 2, 1500]
+
+
+def test_what_only_a_search_heeds_is_not_in_the_fingerprint(folders: tuple[Path, Path]) -> None:
+    prints = []
+    for text in (
+        INVERTED,
+        INVERTED.replace("probes = 4", "probes = 5"),
+        INVERTED.replace("iterations = 8", "iterations = 9"),
+    ):
+        (folders[0] / "exact.toml").write_text(text)
+        prints.append(load_recipe("exact").fingerprint)
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_every_shipped_recipe_loads() -> None:
@@ -75,7 +114,12 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(name: str) -> None
         (EXACT.replace("use", "usage"), "has the texts"),
         (EXACT + 'speed = "high"\n', "has the texts"),
         (EXACT.replace('"exact"', '"other"'), "calls itself 'other'"),
-        (EXACT.replace("SQfp16", "HNSW32"), "factory 'HNSW32' is not known; use SQfp16"),
+        (EXACT.replace("SQfp16", "HNSW32"), r"\[build\] has the numbers lists"),
+        (EXACT + "[search]\nprobes = 1\nfactor = 1\n", "takes neither build nor search"),
+        (INVERTED.replace("least = 0\n", ""), r"\[build\] has the numbers lists, training"),
+        (INVERTED.replace("factor = 2", "factor = 2.5"), "search.factor is 2.5"),
+        (INVERTED.replace("lists = 1.5", "lists = -1"), "build.lists is -1"),
+        (INVERTED.replace("probes = 4", "probes = true"), "search.probes is True"),
         (EXACT.replace("inner_product", "l2"), "metric 'l2' is not known; use inner_product"),
     ],
 )

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy.typing as npt
 import pytest
 
 from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, Stat
-from searchlib.index import NumpyIndex, Subset, load_recipe
+from searchlib.index import NumpyIndex, Subset, load_recipe, merge, tune
 from searchlib.search import IndexChoice, LiveIndex, choice, live_index, write_choice
 
 DIMENSION = 16
@@ -42,6 +43,7 @@ def small() -> Iterator[None]:
     known = {"inverted": recipe, "exact": load_recipe("exact")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "load_recipe", known.__getitem__)
+        patch.setattr(merge, "tune", partial(tune, sample=80))
         patch.setattr(live_index, "REPLAY_AT_MOST", 60)
         patch.setattr(choice, "FRESH_AT_LEAST", 80)
         patch.setattr(choice, "FRESH_AT_MOST", 200)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +159,37 @@ def test_to_tune_in_one_process_does_not_undo_the_merge_of_another(
     for index in (writer, other, open_again().index()):
         assert_right(index, vectors.content())
     assert caplog.records == []
+
+
+def test_who_only_adds_does_not_undo_the_merge_of_another(
+    vectors: Vectors, open_again: Callable[[], Vectors], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors.index().save()
+    assert generation(vectors) == ""
+    vectors.add(range(1_000, 1_100))
+    other = open_again()
+    counted = vectors.catalog.changes_since
+
+    def count(*arguments: Any) -> int:
+        # Between this question and the checkpoint that follows from it.
+        assert other.index().merge()
+        return counted(*arguments)
+
+    monkeypatch.setattr(vectors.catalog, "changes_since", count)
+    vectors.index().save()
+    assert generation(vectors) != ""
+    assert len(names(vectors.folder)) == 3
+    assert_right(vectors.index(), vectors.content())
+
+
+def test_who_only_adds_sweeps_what_no_checkpoint_names(vectors: Vectors) -> None:
+    index = vectors.index()
+    assert index.merge()
+    assert len(names(vectors.folder)) == 3
+    index.path.write_bytes(b"garbage")
+    vectors.index().save()
+    assert names(vectors.folder) == {index.path.name}
+    assert_right(vectors.index(), vectors.content())
 
 
 def test_to_heal_in_one_process_does_not_disturb_another(
