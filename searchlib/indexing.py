@@ -13,7 +13,10 @@ from searchlib.catalog import Catalog
 from searchlib.current import Current, InUse
 from searchlib.errors import DiskFullError, InputError, LibraryError
 from searchlib.index import Neighbours, Pairs, neighbours, self_join
+from searchlib.index.milvus_service import check_uri
+from searchlib.ingest.place import absolute
 from searchlib.search import (
+    MILVUS,
     IndexCheck,
     IndexChoice,
     IndexStatus,
@@ -77,6 +80,12 @@ class Indexing:
             InputError: no recipe of this name, or a recall or URI that cannot be.
             LibraryError: the library cannot be written.
         """
+        if recipe == MILVUS and uri:
+            # Now, and not when the vectors are to be sent.
+            check_uri(uri)
+            if "://" not in uri:
+                # A file of Milvus Lite, for whoever opens the library from wherever.
+                uri = absolute(uri)
         choice = IndexChoice(recipe, recall_of(self._catalog) if recall is None else recall, uri)
         write_choice(self._catalog, choice)
         self._current.reopen_index()

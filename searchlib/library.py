@@ -47,8 +47,9 @@ class Library(Upkeep, Indexing):
         max_pixels: int = DEFAULT_MAX_PIXELS,
         fetch_policy: FetchPolicy = OWN_POLICY,
         background: bool = True,
+        database: str | None = None,
     ) -> None:
-        catalog = Catalog(folder, create=create)
+        catalog = Catalog(folder, create=create, url=database)
         current = Current(catalog, encoder, background=background)
         super().__init__(folder, catalog, current, max_pixels)
         self._fetch_policy = fetch_policy
@@ -266,6 +267,7 @@ def open_library(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     fetch_policy: FetchPolicy = OWN_POLICY,
     background: bool = True,
+    database: str | None = None,
 ) -> Library:
     """Open a library, or make an empty one.
 
@@ -279,6 +281,8 @@ def open_library(
             others forbids private addresses.
         background: build a new index in a thread of its own when the library has outgrown the one
             that it has; without it, `build_index` does that.
+        database: the URL of a PostgreSQL database that holds the catalog, in place of a file in
+            the folder: `postgresql://user:password@host/name`.
 
     Raises:
         LibraryError: the library cannot be opened; see the errors for the reasons.
@@ -291,4 +295,5 @@ def open_library(
         max_pixels=max_pixels,
         fetch_policy=fetch_policy,
         background=background,
+        database=database,
     )

@@ -87,9 +87,6 @@ def status_of(catalog: Catalog, folder: Path, card: ModelCard) -> Status:
     index = index_status(catalog, model, folder)
     files = [path for path in folder.iterdir() if path.is_file()]
     index_bytes = sum(path.stat().st_size for path in files if _is_of_index(path.name))
-    catalog_bytes = sum(
-        path.stat().st_size for path in files if path.name in ("catalog.db", "catalog.db-wal")
-    )
     return Status(
         folder=folder,
         model=model.name if model else card.name,
@@ -112,7 +109,7 @@ def status_of(catalog: Catalog, folder: Path, card: ModelCard) -> Status:
         fresh=index.fresh,
         dead=index.dead,
         build_due=index.is_due,
-        catalog_bytes=catalog_bytes,
+        catalog_bytes=catalog.database.size(),
         index_bytes=index_bytes,
         last_change=_moment(catalog, counts.last_change),
         models=counts.models,

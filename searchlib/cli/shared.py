@@ -87,6 +87,11 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+DATABASE = "SEARCHLIB_DATABASE"
+"""The environment variable with the URL of a catalog in PostgreSQL; it may hold a password, which a
+command line would show to everybody."""
+
+
 def open_library(folder: Path | None, *, create: bool = False, background: bool = False) -> Library:
     """The library of the command."""
     # Half a second of imports, which `searchlib --help` should not pay. All they make lasts until
@@ -97,7 +102,8 @@ def open_library(folder: Path | None, *, create: bool = False, background: bool 
     gc.freeze()
     gc.enable()
     atexit.register(gc.freeze)
-    return open_library(folder, create=create, background=background)
+    database = os.environ.get(DATABASE) or None
+    return open_library(folder, create=create, background=background, database=database)
 
 
 def say(line: str) -> None:

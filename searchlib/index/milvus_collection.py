@@ -116,12 +116,6 @@ class MilvusCollection:
         client.load_collection(self.name, timeout=self.timeout)
         self._known = True
 
-    def clear(self, client: Any) -> None:
-        """Removes all rows."""
-        client.drop_collection(self.name, timeout=self.timeout)
-        self._create(client)
-        client.load_collection(self.name, timeout=self.timeout)
-
     def count(self, client: Any, among: Subset | None = None) -> int:
         """How many vectors there are, or are of a subset."""
         conditions = ["id >= 0"] if among is None else map(condition_of, blocks_of(among.ids))

@@ -101,9 +101,13 @@ class MilvusIndex:
             index_type=index_type,
         )
         self._gate = _gates.setdefault((self._service.place, self._collection.name), Gate())
-        # Writing: the collection may have to be made.
-        with self._writing():
-            pass
+        try:
+            # Writing: the collection may have to be made.
+            with self._writing():
+                pass
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"MilvusIndex({self._service.name!r}, collection={self._collection.name!r})"
@@ -122,6 +126,11 @@ class MilvusIndex:
     def close(self) -> None:
         """Disconnects, and closes the file of Milvus Lite; a later call connects anew."""
         self._service.close()
+
+    @property
+    def address(self) -> str:
+        """Where Milvus is, as it may be shown: without user and password."""
+        return self._service.name
 
     @property
     def dimension(self) -> int:
@@ -219,11 +228,6 @@ class MilvusIndex:
             raise InputError(f"seq is {seq}; give at least 0")
         with self._writing() as client:
             self._collection.set_seq(client, int(seq))
-
-    def clear(self) -> None:
-        """Removes all vectors and the position."""
-        with self._writing() as client:
-            self._collection.clear(client)
 
     @contextmanager
     def _reading(self) -> Iterator[Any]:

@@ -280,6 +280,15 @@ def _pymilvus() -> Any:
     return module
 
 
+def check_uri(uri: str) -> None:
+    """Whether a URI may be that of a Milvus server or file; nothing is connected.
+
+    Raises:
+        InputError: it is none.
+    """
+    _parsed(uri)
+
+
 def _parsed(uri: str) -> tuple[str, str, str]:
     """The URI as it may be shown, as it is to be used, and the token in it."""
     if uri.endswith(".db") and "://" not in uri:

@@ -202,7 +202,9 @@ def verify(
     wrong = any(astuple(found))
     if wrong:
         live.rebuild()
-    healed = (wrong or damage is not None) and catalog.database.writable
+    # A server can be written to, whether or not the library can.
+    can_heal = catalog.database.writable or not isinstance(live, LiveIndex)
+    healed = (wrong or damage is not None) and can_heal
     return IndexCheck(checked, found.missing, found.different, found.extra, damage, healed=healed)
 
 

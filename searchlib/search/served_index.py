@@ -3,7 +3,11 @@
 The catalog stays the truth. The server remembers up to where the change log was applied, so after
 an outage of either side the rest of the log is replayed; where that is not possible, because the
 server was emptied or the catalog put back from a backup, all vectors are sent again. Applying a
-change twice does no harm, so several processes may do it at once.
+change twice does no harm. The processes of one machine take turns all the same (`index.lock`), so
+that none sends what another one sends.
+
+Sending all writes over what is there and removes the rest at the end, in place of beginning with
+an empty collection: another process that searches meanwhile always finds all that it knows of.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, Changes, ModelRecord
-from searchlib.errors import IndexServiceError, VectorError
+from searchlib.errors import IndexServiceError, InputError, VectorError
 from searchlib.index import Neighbours, Subset
 from searchlib.index.milvus_index import MilvusIndex
 
@@ -37,6 +41,8 @@ REPLAY_AT_MOST = 100_000
 replay are in memory all together."""
 
 _NAME = "index.name"
+_UNKNOWN = -1
+_FOR_EVER = -1.0
 
 
 class ServedIndex:
@@ -54,7 +60,7 @@ class ServedIndex:
         self._uri = uri
         self._lock = threading.Lock()
         self._index: MilvusIndex | None = None
-        self._seq = 0
+        self._seq = _UNKNOWN
 
     def __len__(self) -> int:
         return len(self.current())
@@ -77,15 +83,14 @@ class ServedIndex:
             return index.search(queries, k, among=among, exact=exact)
         except IndexServiceError:
             # Perhaps its vectors are gone; who opens it again sees that and sends them.
-            self._drop(index)
+            with self._lock:
+                self._forget(index)
             raise
 
     def close(self) -> None:
         """Close the connection; the next question opens another."""
         with self._lock:
-            if self._index is not None:
-                self._index.close()
-            self._index = None
+            self._forget(self._index)
 
     def refresh(self) -> None:
         """Apply what was committed since.
@@ -95,7 +100,7 @@ class ServedIndex:
         """
         try:
             self.current()
-        except IndexServiceError as error:
+        except (IndexServiceError, InputError) as error:
             logger.warning("%s; the index follows when it can be reached again", error)
 
     def save(self) -> None:
@@ -110,12 +115,23 @@ class ServedIndex:
             InputError: the extra `milvus` is not installed, or the URI is none.
         """
         with self._lock:
-            index = self._index or self._opened()
-            if self._index is None or self._catalog.last_seq(self._model) != self._seq:
-                with self._alone() as alone:
-                    if alone:
-                        self._bring_up_to_date(index)
-            self._index = index
+            if self._index is None:
+                self._index, self._seq = self._opened(), _UNKNOWN
+            index = self._index
+            if self._catalog.last_seq(self._model) != self._seq:
+                try:
+                    with self._alone(WAIT_SECONDS) as alone:
+                        if alone:
+                            self._bring_up_to_date(index)
+                        elif index.seq() == 0:
+                            raise IndexServiceError(
+                                f"{index.address}: another process is sending the vectors of this "
+                                "library to Milvus; try again when it has"
+                            )
+                except BaseException:
+                    # Perhaps its collection is gone; who opens it again makes it anew.
+                    self._forget(index)
+                    raise
             return index
 
     def merge(
@@ -140,15 +156,21 @@ class ServedIndex:
             IndexServiceError: the server cannot be used.
         """
         index = self.current()
-        with self._lock, self._alone() as alone:
-            if alone:
+        # For as long as another process sends: it may not send all.
+        with self._lock, self._alone(_FOR_EVER):
+            try:
                 self._send_all(index)
+                self._follow(index)
+            except BaseException:
+                self._forget(index)
+                raise
 
-    def _drop(self, index: MilvusIndex) -> None:
-        with self._lock:
-            if self._index is index:
-                self._index = None
-        index.close()
+    def _forget(self, index: MilvusIndex | None) -> None:
+        """Close an index, and open another one for the next question; the lock is held."""
+        if self._index is index:
+            self._index, self._seq = None, _UNKNOWN
+        if index is not None:
+            index.close()
 
     def _opened(self) -> MilvusIndex:
         return MilvusIndex(
@@ -160,11 +182,12 @@ class ServedIndex:
         )
 
     @contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Keep the other processes of this library from writing to the server; says if they do."""
+    def _alone(self, seconds: float) -> Iterator[bool]:
+        """Keep the other processes of this library from writing to the server; False where one of
+        them still does after so many seconds."""
         from filelock import FileLock, Timeout
 
-        lock = FileLock(str(self._catalog.database.folder / "index.lock"), timeout=WAIT_SECONDS)
+        lock = FileLock(str(self._catalog.database.folder / "index.lock"), timeout=seconds)
         try:
             lock.acquire()
         except Timeout:
@@ -183,9 +206,14 @@ class ServedIndex:
     def _bring_up_to_date(self, index: MilvusIndex) -> None:
         # As it is now: another process may have done it.
         self._seq = index.seq()
-        if not self._belongs(index):
+        last = self._catalog.last_seq(self._model)
+        if self._seq == 0 and last == 0 and not len(index):
+            return
+        if self._seq == 0 or not self._follow(index):
+            # First, so that what is cut off is not taken for the whole.
+            index.set_seq(0)
             self._send_all(index)
-        elif self._catalog.last_seq(self._model) != self._seq:
+            # What came meanwhile; and another machine may have sent some of it in between.
             self._follow(index)
 
     def _library(self) -> str:
@@ -198,15 +226,19 @@ class ServedIndex:
             assert name is not None
         return name
 
-    def _follow(self, index: MilvusIndex) -> None:
+    def _follow(self, index: MilvusIndex) -> bool:
+        """Apply the changes after those that the server has; False where that is not possible."""
         if self._catalog.changes_since(self._model, self._seq) > REPLAY_AT_MOST:
-            self._send_all(index)
-            return
+            return False
         changes = self._catalog.changes(self._model, after=self._seq)
-        self._apply(index, changes)
-        # Last, so that what is cut off is replayed.
-        index.set_seq(changes.seq)
-        self._seq = changes.seq
+        if not self._belongs(index, changes):
+            return False
+        if changes.seq != self._seq:
+            self._apply(index, changes)
+            # Last, so that what is cut off is replayed.
+            index.set_seq(changes.seq)
+            self._seq = changes.seq
+        return True
 
     def _apply(self, index: MilvusIndex, changes: Changes) -> None:
         try:
@@ -218,7 +250,6 @@ class ServedIndex:
             raise self._catalog.database.damaged("a stored vector is not valid") from error
 
     def _send_all(self, index: MilvusIndex) -> None:
-        index.clear()
         nothing = np.empty(0, np.int64)
         with self._catalog.vector_blocks(self._model) as (seq, ids, blocks):
             sent = 0
@@ -226,16 +257,23 @@ class ServedIndex:
                 some = ids[sent : sent + len(codes)]
                 self._apply(index, Changes(0, some, codes, nothing))
                 sent += len(codes)
+        index.remove(np.setdiff1d(index.ids(), ids))
         index.set_seq(seq)
         self._seq = seq
 
-    def _belongs(self, index: MilvusIndex) -> bool:
-        """Whether the last change that the server has is the one of that number in the catalog."""
-        if self._seq == 0:
-            return len(index) == 0
+    def _belongs(self, index: MilvusIndex, later: Changes) -> bool:
+        """Whether the last change that the server has is the one of that number in the catalog.
+
+        It is not where the catalog was put back from a backup: its numbers start again at an
+        older one, and the server holds what never happened.
+        """
         change = self._catalog.change_at(self._model, self._seq)
         if change is None:
-            return False
+            return self._seq == 0
+        id = int(np.concatenate((change.ids, change.removed))[0])
+        if id in later.ids or id in later.removed:
+            # What it was at that change is not known any more.
+            return True
         if len(change.removed):
-            return int(change.removed[0]) not in index
-        return int(change.ids[0]) in index
+            return id not in index
+        return id in index and bool((index.vectors([id]) == change.vectors).all())

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import time
 
@@ -219,6 +220,22 @@ def test_an_interrupted_build_leaves_the_index_as_it_is(
     output, error = process.communicate(timeout=60)
     assert (output, error) == (b"", b"searchlib: interrupted; the index is as it was\n")
     assert process.returncode == code
+    assert index_files(large_library) == before
+
+
+def test_a_build_that_cannot_write_its_files_leaves_the_index_as_it_is(index, large_library):
+    choose(large_library, "inverted")
+    before = index_files(large_library)
+
+    def no_large_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+
+    done = index("build", preexec_fn=no_large_files)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == (
+        f"searchlib: {large_library}: the index cannot be written (File too large); it stays as "
+        "it was\n"
+    )
     assert index_files(large_library) == before
 
 

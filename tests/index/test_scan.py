@@ -169,10 +169,16 @@ def test_the_way_is_chosen_by_how_many_rows_may_be_returned(
     segments = [Segment(np.arange(rows), np.resize(unit(500, DIMENSION), (rows, DIMENSION)))]
     segments[0].codes = segments[0].codes.astype(np.float16)
     snapshot = Snapshot(segments, DIMENSION)
-    for allowed in (scan.GATHERED, scan.GATHERED + 1, rows // 2 - 1, rows // 2, rows):
+    few = int(max(scan.GATHERED, scan.GATHERED_SHARE * rows))
+    half = int(scan.DROPPED_SHARE * rows)
+    for allowed in (few, few + 1, half - 1, half, rows):
         keep = np.zeros(rows, np.bool_)
         keep[:allowed] = True
         taken.append(str(allowed))
         assert snapshot.search(unit(1, DIMENSION), 10, keep=keep).ids.max() < allowed
-    assert taken == ["4096", "_gathered", "4097", "_selectors", "19999", "_selectors",
-                     "20000", "40000"]  # fmt: skip
+    assert taken == [
+        str(few), "_gathered",
+        str(few + 1), "_selectors",
+        str(half - 1), "_selectors",
+        str(half), str(rows),
+    ]  # fmt: skip
