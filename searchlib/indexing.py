@@ -14,7 +14,7 @@ from searchlib.current import Current, InUse
 from searchlib.errors import DiskFullError, InputError, LibraryError
 from searchlib.index import Neighbours, Pairs, neighbours, self_join
 from searchlib.index.milvus_service import check_uri
-from searchlib.ingest.place import absolute
+from searchlib.ingest import absolute
 from searchlib.search import (
     MILVUS,
     IndexCheck,

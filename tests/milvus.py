@@ -6,11 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-
-import pytest
 
 # Not imported: what pymilvus sets up when it is imported is the index's to undo.
 MISSING = not (find_spec("pymilvus") and find_spec("milvus_lite"))
@@ -18,7 +15,7 @@ MISSING = not (find_spec("pymilvus") and find_spec("milvus_lite"))
 SECRET = "correct-horse"
 
 
-class Server:
+class MilvusServer:
     """Milvus Lite as a server in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
@@ -54,11 +51,3 @@ class Server:
     def send(self, number: int) -> None:
         assert self.process
         self.process.send_signal(number)
-
-
-@pytest.fixture(scope="module")
-def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for the tests of a module; not started yet."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.kill()

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from searchlib.errors import CheckpointError
+from searchlib.index.lists import Lists
 from searchlib.index.protocol import Ids, Vectors
 from searchlib.index.recipes import Recipe
 from searchlib.index.scan import load_faiss, search_pool, search_threads
@@ -150,6 +152,11 @@ class Accelerator:
         if self._codes is None:
             raise ValueError("the accelerator is not attached to its codes")
         return self._codes
+
+    @cached_property
+    def places(self) -> Lists | None:
+        """Where its rows are; None where it has no lists."""
+        return None if self._lists is None else Lists(self._lists)
 
     @property
     def lists(self) -> int:

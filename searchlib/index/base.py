@@ -16,7 +16,7 @@ import mmap
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from searchlib.index.accelerator import Accelerator, Tuning
+from searchlib.index.lists import Counts
 from searchlib.index.protocol import Ids, Neighbours, Subset, Vectors
 from searchlib.index.scan import Mask, Snapshot
 from searchlib.index.segments import SEGMENT_ROWS, Codes, cut
@@ -36,12 +37,16 @@ DEAD_ID = -1
 MARGIN = 2
 """How many neighbours more than `k` are fetched, to see whether the k-th score is shared."""
 
-FEW_ALLOWED = 0.01
-"""Up to which share of the rows that may be returned they are compared one by one: the lists that
-lie near the question hold too few of them."""
+FEW_ALLOWED = 1000
+"""Up to how many rows that may be returned they are compared one by one. That takes about as long
+as looking into all lists of a million for them."""
 
 ALLOWED_FOR_ONE = 100
-"""The same as a number of rows for each neighbour that is wanted."""
+"""The same for each neighbour that is wanted."""
+
+FAR_FACTOR = 16
+"""How many times as many candidates are ranked where all rows that may be returned are far from the
+query: by what FAISS keeps of them they can hardly be told apart then."""
 
 MANY_WANTED = 0.02
 """From which share of all rows on that are wanted they are compared one by one."""
@@ -133,13 +138,15 @@ class BaseFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chosen:
-    """The rows of a subset that live: as bool[rows], as a bitmap (None for all), and how many."""
+    """The rows of a subset that live: as bool[rows], as a bitmap (None for all), how many, and how
+    many in each list (None where there are no lists, or few rows)."""
 
     among: Subset
     live: Live
     mask: Mask
     bits: Bitmap | None
     count: int
+    counts: Counts | None
 
 
 @dataclass(eq=False)
@@ -243,14 +250,21 @@ class Base:
         living = self.rows - live.dead
         if accelerator is None or tuning is None or exact or k + MARGIN > MANY_WANTED * living:
             return self._compared(queries, k, self._mask(live, among))
+        chosen = None
         if among is None:
             bits, allowed = live.bits, living
         else:
             chosen = self._chosen(live, among)
             bits, allowed = chosen.bits, chosen.count
-            if allowed <= max(FEW_ALLOWED * self.rows, ALLOWED_FOR_ONE * k):
+            if allowed <= max(FEW_ALLOWED, ALLOWED_FOR_ONE * k):
                 return self._compared(queries, k, chosen.mask)
         tuning = _widened(tuning, k, allowed / self.rows)
+        if chosen is not None and chosen.counts is not None:
+            assert accelerator.places is not None
+            share = min(1.0, tuning.probes / accelerator.lists)
+            probes, far = accelerator.places.probes(queries, chosen.counts, share)
+            factor = tuning.factor * (FAR_FACTOR if far else 1)
+            tuning = replace(tuning, probes=max(probes, tuning.probes), factor=factor)
         rows, scores = accelerator.search(queries, k, tuning=tuning, keep=bits, spare=MARGIN)
         self.count_read(len(queries) * k * tuning.factor)
         self._verify(rows)
@@ -286,7 +300,9 @@ class Base:
             assert mask is not None
             count = int(np.count_nonzero(mask))
             bits = None if count == self.rows else np.packbits(mask, bitorder="little")
-            last = self._last = _Chosen(among, live, mask, bits, count)
+            places = self.accelerator.places if self.accelerator and count > FEW_ALLOWED else None
+            counts = places.counts(mask) if places and bits is not None else None
+            last = self._last = _Chosen(among, live, mask, bits, count, counts)
         return last
 
     def _mask(self, live: Live, among: Subset | None) -> Mask | None:
@@ -334,6 +350,4 @@ def _widened(tuning: Tuning, k: int, share: float) -> Tuning:
     factor = max(1.0, k / PROBED_FOR) ** 0.5 / max(share, 1e-6) ** 0.5
     if factor < 1.1:
         return tuning
-    return Tuning(
-        round(tuning.probes * factor), tuning.factor, recall=tuning.recall, target=tuning.target
-    )
+    return replace(tuning, probes=round(tuning.probes * factor))

@@ -226,7 +226,7 @@ def read_checkpoint(path: Path, *, identity: str, dimension: int) -> tuple[Faiss
     codes = np.frombuffer(pages, np.float16, fresh * dimension, start).reshape(fresh, dimension)
     base, live = None, Live()
     if seals is not None:
-        base = _base(path, seals, dimension, facts["tuning"])
+        base = _base(path, header, seals, dimension, facts["tuning"])
         if dead:
             start += 2 * fresh * dimension
             live = Live(np.frombuffer(pages, np.uint8, bits, start), dead)
@@ -257,7 +257,9 @@ def remove_unused(path: Path, *, keep: str) -> list[Path]:
     return gone
 
 
-def _base(path: Path, seals: Seals, dimension: int, tuning: dict[str, Any] | None) -> Base:
+def _base(
+    path: Path, header: Header, seals: Seals, dimension: int, tuning: dict[str, Any] | None
+) -> Base:
     base = read_base(base_path(path, seals.generation), seals, dimension)
     if seals.accelerator and tuning:
         file = accelerator_path(path, seals.generation)
@@ -266,6 +268,9 @@ def _base(path: Path, seals: Seals, dimension: int, tuning: dict[str, Any] | Non
             base.accelerator = read_accelerator(file, seals, recipe, base.codes)
             base.tuning = Tuning(**tuning)
         except CheckpointError as error:
+            # A checkpoint that was replaced meanwhile has lost its files and not suffered damage.
+            if read_header(path, Kind.CHECKPOINT).seal != header.seal:
+                raise
             logger.warning("%s; until then every vector is compared", error)
     return base
 

@@ -44,6 +44,7 @@ REPLAY_AT_MOST = 10_000
 """A new checkpoint is written after so many changes. Replaying as many takes a few tenths of a
 second."""
 
+_LOOKS = 10
 _CHOICE_SECONDS = 5.0
 _RETRY_SECONDS = 600.0
 
@@ -220,8 +221,23 @@ class LiveIndex:
                 self.discard(index, error)
                 return False
             if done:
-                self._write(index)
+                try:
+                    self._write(index, strict=True)
+                except OSError:
+                    self._go_back(index)
+                    raise
             return done
+
+    def _go_back(self, index: FaissIndex) -> None:
+        """Use what the checkpoint has, and not what could not be saved and whose files take room."""
+        with self._lock:
+            if self._index is index:
+                self._index = None
+        saved = read_saved(
+            self.path, identity=self._model.identity, dimension=self._model.dimension
+        )
+        with contextlib.suppress(OSError):
+            remove_unused(self.path, keep=saved.generation if saved else "")
 
     def rewrite(self, index: FaissIndex) -> None:
         """Write the checkpoint of an index that was changed in another way than by the log."""
@@ -391,14 +407,15 @@ class LiveIndex:
 
     def _read(self) -> tuple[FaissIndex, int]:
         identity, dimension = self._model.identity, self._model.dimension
-        before = read_saved(self.path, identity=identity, dimension=dimension)
-        try:
-            return read_checkpoint(self.path, identity=identity, dimension=dimension)
-        except CheckpointError:
-            # Another process may have merged in between, and its old base is gone.
-            if before == read_saved(self.path, identity=identity, dimension=dimension):
-                raise
-            return read_checkpoint(self.path, identity=identity, dimension=dimension)
+        for _ in range(_LOOKS):
+            before = read_saved(self.path, identity=identity, dimension=dimension)
+            try:
+                return read_checkpoint(self.path, identity=identity, dimension=dimension)
+            except CheckpointError:
+                # Another process may have merged in between, and its old base is gone.
+                if before == read_saved(self.path, identity=identity, dimension=dimension):
+                    raise
+        return read_checkpoint(self.path, identity=identity, dimension=dimension)
 
     def _remove_checkpoint(self) -> None:
         """So that nobody takes it for one that another process made."""
@@ -444,8 +461,12 @@ class LiveIndex:
         except VectorError as error:
             raise self._catalog.database.damaged("a stored vector is not valid") from error
 
-    def _write(self, index: FaissIndex) -> None:
-        """Write a checkpoint; the lock of the files is held."""
+    def _write(self, index: FaissIndex, *, strict: bool = False) -> None:
+        """Write a checkpoint; the lock of the files is held.
+
+        Raises:
+            OSError: it cannot be written, and that is to be said, not only warned of.
+        """
         with self._lock:
             if self._index is not index:
                 return
@@ -457,5 +478,7 @@ class LiveIndex:
             write_checkpoint(self.path, index, identity=self._model.identity, seq=seq)
             remove_unused(self.path, keep=index.base.generation if index.base else "")
         except OSError as error:
+            if strict:
+                raise
             # Only a cache: the next opening takes a little longer.
             logger.warning("%s cannot be written: %s", self.path, error.strerror)

@@ -220,10 +220,12 @@ class ServedIndex:
         """A name that no other library on the server has."""
         name = self._catalog.setting(_NAME)
         if name is None:
-            self._catalog.put_setting(_NAME, secrets.token_hex(8))
-            # As it is now: another process may have done the same.
-            name = self._catalog.setting(_NAME)
-            assert name is not None
+            with self._alone(_FOR_EVER):
+                # As it is now: another process may have made one.
+                name = self._catalog.setting(_NAME)
+                if name is None:
+                    name = secrets.token_hex(8)
+                    self._catalog.put_setting(_NAME, name)
         return name
 
     def _follow(self, index: MilvusIndex) -> bool:

@@ -30,6 +30,7 @@ from searchlib.errors import CheckpointError, InputError
 from searchlib.index import (
     FaissIndex,
     Tuning,
+    checkpoint,
     load_recipe,
     merge,
     read_checkpoint,
@@ -405,6 +406,32 @@ def test_an_index_without_what_faiss_made_of_it_compares_every_vector(
     write(with_base, index)
     assert_same(read(with_base)[0], index)
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("gone", ["base", "faiss"])
+def test_a_checkpoint_that_is_replaced_while_it_is_opened_is_refused_and_can_be_opened_again(
+    with_base: Path, gone: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between the checkpoint and a file of its base, another process has merged and swept."""
+    other, _ = read(with_base)
+    opener = {"base": "read_base", "faiss": "read_accelerator"}[gone]
+    opened = getattr(checkpoint, opener)
+    merged = []
+
+    def late(*arguments: object) -> object:
+        if not merged:
+            merged.append(other.merge(INVERTED, checkpoint=with_base))
+            write(with_base, other, seq=6)
+            assert other.base is not None
+            assert len(remove_unused(with_base, keep=other.base.generation)) == 2
+        return opened(*arguments)
+
+    monkeypatch.setattr(checkpoint, opener, late)
+    refused(with_base, "No such file")
+    again, seq = read(with_base)
+    assert seq == 6
+    assert_same(again, other)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("region", ["codes", "table", "ids"])

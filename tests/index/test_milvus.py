@@ -7,7 +7,6 @@ import inspect
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +35,9 @@ from tests.index.kinds import (
     recall,
     unit,
 )
-from tests.milvus import SECRET, Server, one_server
+from tests.milvus import MISSING, SECRET, MilvusServer
 
-# Not imported here: what pymilvus sets up when it is imported is the index's to undo.
-if not (find_spec("pymilvus") and find_spec("milvus_lite")):
+if MISSING:
     pytest.skip("milvus-lite is not installed", allow_module_level=True)
 
 IDENTITY = "ab" * 32
@@ -371,11 +368,16 @@ def test_the_log_replays_into_what_killed_writers_left(tmp_path: Path) -> None:
 
 # Outages.
 
-__all__ = ["one_server"]
+
+@pytest.fixture(scope="module")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    server = MilvusServer(tmp_path_factory.mktemp("server"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture
-def server(one_server: Server, request: pytest.FixtureRequest) -> Server:
+def server(one_server: MilvusServer, request: pytest.FixtureRequest) -> MilvusServer:
     """Runs; a library of the test's own name is empty."""
     if not one_server.process:
         one_server.start()
@@ -383,7 +385,7 @@ def server(one_server: Server, request: pytest.FixtureRequest) -> Server:
     return one_server
 
 
-def connected(server: Server, **options: Any) -> MilvusIndex:
+def connected(server: MilvusServer, **options: Any) -> MilvusIndex:
     return opened(server.uri, library=server.library, **options)
 
 
@@ -407,7 +409,7 @@ def told(error: BaseException) -> str:
 
 
 def test_an_outage_is_said_clearly_and_the_same_index_goes_on_after_it(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: MilvusServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     model: Model = model_of(range(50), lattice(50))
@@ -438,7 +440,7 @@ def test_an_outage_is_said_clearly_and_the_same_index_goes_on_after_it(
     assert SECRET not in caplog.text
 
 
-def test_a_server_that_does_not_answer_does_not_hang_its_callers(server: Server) -> None:
+def test_a_server_that_does_not_answer_does_not_hang_its_callers(server: MilvusServer) -> None:
     index = connected(server, timeout=0.5)
     index.upsert([1, 2], LATTICE[:2])
     server.send(signal.SIGSTOP)
@@ -466,7 +468,7 @@ def test_a_server_that_does_not_answer_does_not_hang_its_callers(server: Server)
     index.close()
 
 
-def test_vectors_that_the_server_lost_are_not_taken_for_none(server: Server) -> None:
+def test_vectors_that_the_server_lost_are_not_taken_for_none(server: MilvusServer) -> None:
     index = connected(server)
     index.upsert([1], LATTICE[:1])
     index.set_seq(1)
@@ -481,7 +483,7 @@ def test_vectors_that_the_server_lost_are_not_taken_for_none(server: Server) -> 
     index.close()
 
 
-def test_two_processes_write_through_one_server(server: Server) -> None:
+def test_two_processes_write_through_one_server(server: MilvusServer) -> None:
     # One after the other: Milvus Lite, unlike Milvus, does not bear writers at the same time.
     index = connected(server)
     index.upsert([1], LATTICE[:1])
