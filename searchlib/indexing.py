@@ -170,13 +170,13 @@ class Indexing:
             on_progress: called from this thread as it goes on.
 
         Raises:
-            InputError: a recall out of range, or the library is empty.
+            InputError: a recall out of range, the library is empty, or a server keeps the index.
             LibraryError: the library cannot be read or written.
         """
         now = self._in_use()
         self._catalog.database.require_writable()
         choice = self.index_choice()
-        if recall is not None and recall != choice.recall:
+        if isinstance(now.index, LiveIndex) and recall is not None and recall != choice.recall:
             choice = IndexChoice(choice.recipe, recall, choice.uri)
             write_choice(self._catalog, choice)
             now.index.forget_choice()

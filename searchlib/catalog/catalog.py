@@ -321,6 +321,17 @@ class Catalog:
             elif not connection.execute(update(Setting).where(here).values(value=value)).rowcount:
                 connection.execute(insert(Setting).values(name=name, value=value))
 
+    def ensure_setting(self, name: str, value: str) -> str:
+        """What was chosen for this library under a name; this value from now on if nothing was."""
+        with self.database.writing() as connection:
+            # Others who write wait for this transaction, so that only one of them is the first.
+            query = select(Setting.value).where(Setting.name == name)
+            there = connection.execute(query).scalar()
+            if there is not None:
+                return there
+            connection.execute(insert(Setting).values(name=name, value=value))
+            return value
+
     def counts(self, model: ModelRecord | None) -> Counts:
         """What is in the catalog, counted at one moment."""
         by_state = select(File.state, func.count()).group_by(File.state)

@@ -45,6 +45,7 @@ REPLAY_AT_MOST = 10_000
 second."""
 
 _LOOKS = 10
+_LOOK_SECONDS = 1.0
 _CHOICE_SECONDS = 5.0
 _RETRY_SECONDS = 600.0
 
@@ -229,7 +230,7 @@ class LiveIndex:
             return done
 
     def _go_back(self, index: FaissIndex) -> None:
-        """Use what the checkpoint has, and not what could not be saved and whose files take room."""
+        """Use what the checkpoint has, and not what could not be saved and takes room."""
         with self._lock:
             if self._index is index:
                 self._index = None
@@ -310,6 +311,8 @@ class LiveIndex:
         now = time.monotonic()
         if now < self._merge_after or (self._merging and self._merging.is_alive()):
             return
+        # Not at every question: what is due is read from a file.
+        self._merge_after = now + _LOOK_SECONDS
         if self._closed.is_set() or not self.is_merge_due(index):
             return
 
@@ -394,6 +397,12 @@ class LiveIndex:
             if saved < self._catalog.last_seq(self._model):
                 self._replay(index)
             belongs = self._belongs(index, saved)
+            for _ in range(_LOOKS):
+                if belongs or self._catalog.last_seq(self._model) <= self._seq:
+                    break
+                # What is changed in this moment looks like another catalog at first.
+                self._replay(index)
+                belongs = self._belongs(index, saved)
         except CheckpointError as error:
             level = logging.WARNING if self.path.exists() else logging.DEBUG
             logger.log(level, "%s; building the index from the catalog", error)

@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -118,12 +118,13 @@ class ServedIndex:
             if self._index is None:
                 self._index, self._seq = self._opened(), _UNKNOWN
             index = self._index
-            if self._catalog.last_seq(self._model) != self._seq:
+            last = self._catalog.last_seq(self._model)
+            if last != self._seq:
                 try:
                     with self._alone(WAIT_SECONDS) as alone:
                         if alone:
                             self._bring_up_to_date(index)
-                        elif index.seq() == 0:
+                        elif last and index.seq() == 0:
                             raise IndexServiceError(
                                 f"{index.address}: another process is sending the vectors of this "
                                 "library to Milvus; try again when it has"
@@ -133,21 +134,6 @@ class ServedIndex:
                     self._forget(index)
                     raise
             return index
-
-    def merge(
-        self,
-        *,
-        always: bool = False,
-        stop: Callable[[], bool] | None = None,
-        on_progress: Callable[[str, int, int], None] | None = None,
-    ) -> bool:
-        """Nothing: the server builds its index by itself."""
-        del always, stop, on_progress
-        self.refresh()
-        return False
-
-    def forget_choice(self) -> None:
-        """Nothing: this index is made for one choice."""
 
     def rebuild(self) -> None:
         """Send all vectors again.
@@ -188,18 +174,16 @@ class ServedIndex:
         from filelock import FileLock, Timeout
 
         lock = FileLock(str(self._catalog.database.folder / "index.lock"), timeout=seconds)
+        alone = True
         try:
             lock.acquire()
         except Timeout:
-            # It sends what this process would send.
-            yield False
-            return
+            alone = False
         except (OSError, NotImplementedError):
             # A library that can only be read, or a file system that knows no locks.
-            yield True
-            return
+            pass
         try:
-            yield True
+            yield alone
         finally:
             lock.release()
 
@@ -220,12 +204,7 @@ class ServedIndex:
         """A name that no other library on the server has."""
         name = self._catalog.setting(_NAME)
         if name is None:
-            with self._alone(_FOR_EVER):
-                # As it is now: another process may have made one.
-                name = self._catalog.setting(_NAME)
-                if name is None:
-                    name = secrets.token_hex(8)
-                    self._catalog.put_setting(_NAME, name)
+            name = self._catalog.ensure_setting(_NAME, secrets.token_hex(8))
         return name
 
     def _follow(self, index: MilvusIndex) -> bool:

@@ -1,6 +1,7 @@
 """What a library is set to: it outlives the process, and no model has to be in use for it."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -32,6 +33,20 @@ def test_a_setting_is_there_for_other_processes_and_the_next_time(
     catalog.close()
     with closing(place.open(create=False)) as later:
         assert later.setting("recipe") == ""
+
+
+def test_of_many_who_set_it_at_once_the_first_counts_for_all(
+    catalog: Catalog, place: Place
+) -> None:
+    with closing(place.open(create=False)) as other, ThreadPoolExecutor(8) as pool:
+        for turn in range(5):
+            given = [
+                pool.submit((catalog, other)[n % 2].ensure_setting, f"name {turn}", str(n))
+                for n in range(8)
+            ]
+            (chosen,) = {each.result() for each in given}
+            assert catalog.setting(f"name {turn}") == chosen
+    assert catalog.ensure_setting("name 0", "later") == catalog.setting("name 0") != "later"
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)

@@ -23,6 +23,7 @@ import pytest
 from searchlib.errors import IndexServiceError, InputError
 from searchlib.index import NumpyIndex, Subset, VectorIndex, milvus_collection, milvus_index
 from searchlib.index.milvus_index import MilvusIndex
+from searchlib.index.milvus_service import _Lite
 from tests.index.conformance import Conformance, repeatedly
 from tests.index.kinds import (
     LATTICE,
@@ -220,6 +221,8 @@ def test_models_and_libraries_do_not_meet(tmp_path: Path) -> None:
 def test_a_collection_for_vectors_of_another_dimension_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path), pytest.raises(IndexServiceError, match="not for vectors of 9 numbers"):
         opened(tmp_path, 9)
+    # Nor does it keep the file of Milvus Lite from others.
+    assert not _Lite._users[str(tmp_path / "vectors.db")]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from tests.reliability.index_writers import (
 )
 
 FULL = os.environ.get("SEARCHLIB_RELIABILITY") == "full"
-SECONDS = 60 if FULL else 4
+SECONDS = 60 if FULL else 3
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +158,42 @@ def test_to_tune_in_one_process_does_not_undo_the_merge_of_another(
     assert len(names(vectors.folder)) == 3
     for index in (writer, other, open_again().index()):
         assert_right(index, vectors.content())
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("change", ["remove", "replace"])
+def test_a_change_while_the_index_is_opened_is_not_taken_for_another_catalog(
+    vectors: Vectors,
+    open_again: Callable[[], Vectors],
+    change: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vectors.add([9_999])
+    assert vectors.index().merge()
+    other = open_again()
+    asked = vectors.catalog.change_at
+    changed: list[str] = []
+
+    def change_at(*arguments: Any) -> Any:
+        # Between the log that was read and the last change of the checkpoint, which is compared.
+        if not changed:
+            changed.append(change)
+            if change == "remove":
+                other.remove([9_999])
+            else:
+                other.replace(401, 1)
+        return asked(*arguments)
+
+    monkeypatch.setattr(vectors.catalog, "change_at", change_at)
+    merged = generation(vectors)
+    index = vectors.index()
+    index.refresh()
+    assert changed
+    assert_right(index, vectors.content())
+    now = index.current().base
+    assert now is not None
+    assert now.generation == merged
     assert caplog.records == []
 
 
