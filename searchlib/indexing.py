@@ -208,7 +208,7 @@ class Indexing:
             LibraryError: the library cannot be read.
         """
         return neighbours(
-            self._in_use().index.current(), queries, k, exact=exact, on_progress=on_progress
+            self._in_use().index.verified(), queries, k, exact=exact, on_progress=on_progress
         )
 
     def self_join(
@@ -241,7 +241,7 @@ class Indexing:
             LibraryError: the library cannot be read.
         """
         return self_join(
-            self._in_use().index.current(),
+            self._in_use().index.verified(),
             threshold=threshold,
             k=k,
             exact=exact,

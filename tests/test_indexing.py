@@ -215,3 +215,63 @@ def test_vectors_are_searched_with_the_index_that_was_built(large: Library) -> N
     vectors = now.index.current().vectors(ids[::100])
     found = now.index.search(vectors, 10)
     np.testing.assert_array_equal(found.ids[:, 0], ids[::100])
+
+
+def flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    # Under a new name, as other files come: what is mapped already stays as it is.
+    other = file.with_name("flipped")
+    other.write_bytes(data)
+    other.replace(file)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_neighbours_of_many_and_all_near_pairs_are_those_of_brute_force(
+    large: Library, large_library: Path, encoder: ImageEncoder, damaged: bool
+) -> None:
+    large.use_index("inverted")
+    assert large.build_index()
+    model = large._catalog.model()
+    assert model is not None
+    _, ids, codes = large._catalog.all_vectors(model)
+    vectors = codes.astype(np.float32)
+    scores = vectors[:50] @ vectors.T
+    np.fill_diagonal(scores, -2)
+    if damaged:
+        (base,) = large.folder.glob("index-*.base")
+        flip(base, base.stat().st_size // 2)
+    with searchlib.open_library(large_library, encoder=encoder, background=False) as again:
+        found = again.neighbours(ids[:50], 5)
+        best = -np.sort(-scores, axis=1)[:, :5]
+        assert found.ids.shape == (50, 5)
+        assert not (found.ids == ids[:50, None]).any()
+        assert np.isclose(found.scores, best, atol=1e-4).mean() >= 0.9
+        exactly = again.neighbours(ids[:50], 5, exact=True)
+        np.testing.assert_allclose(exactly.scores, best, atol=1e-4)
+
+        threshold = float(np.partition(scores.ravel(), -40)[-40])
+        found_pairs = {
+            (left, right)
+            for pairs in again.self_join(threshold=threshold)
+            for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
+        }
+        rows, columns = np.nonzero(scores >= threshold + 1e-5)
+        expected = {
+            (min(one, other), max(one, other))
+            for one, other in zip(ids[rows].tolist(), ids[columns].tolist(), strict=True)
+        }
+        assert expected <= found_pairs
+        assert all(left < right for left, right in found_pairs)
+        if damaged:
+            assert again.index_status().recipe == "exact"  # it was built anew from the catalog
+
+
+def test_an_empty_library_has_no_neighbours_to_ask_for(
+    tmp_path: Path, encoder: ImageEncoder
+) -> None:
+    with searchlib.open_library(tmp_path / "new", encoder=encoder) as library:
+        with pytest.raises(InputError, match="empty"):
+            library.neighbours([1], 3)
+        with pytest.raises(InputError, match="empty"):
+            library.self_join(threshold=0.9)

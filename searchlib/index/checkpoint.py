@@ -24,9 +24,9 @@ The commit point is the rename of this file. The files of a base are written bef
 that are new each time, so the checkpoint before stays whole, with its own base, until then; those
 that no checkpoint names any more are swept afterwards.
 
-Every byte is under a checksum. What is torn, flipped, cut, too long, or of another model or format
-is refused with `CheckpointError`: when it is opened, but for the vectors of a base, which are
-verified when they are first read and, all of them, by `verify_checkpoint`. A checkpoint is a cache:
+Every byte that is read is under a checksum. What is torn, flipped, cut, too long, or of another
+model or format is refused with `CheckpointError`: when it is opened, but for the vectors of a base,
+which are verified before they are used and, all of them, by `FaissIndex.check`. A checkpoint is a cache:
 who gets that error builds the index again from the catalog. Where only what FAISS made of a base is
 damaged, the index opens without it, compares every row, and waits to be merged again.
 """

@@ -100,6 +100,16 @@ class FaissIndex:
         """The index of this moment. It stays as it is when the index changes."""
         return self._now
 
+    def check(self) -> None:
+        """Verifies all vectors, of which a search verifies only those that it returns.
+
+        Raises:
+            CheckpointError: some are damaged.
+        """
+        base = self._now.base
+        if base is not None and base.check is not None:
+            base.check(None)
+
     def frozen(self) -> FaissIndex:
         """An index that has what this one has at this moment, and does not follow its changes."""
         index = FaissIndex(self._dimension, segment_rows=self._segment_rows)

@@ -101,6 +101,16 @@ class LiveIndex:
             self.discard(index, error)
             return self.current().search(queries, k, among=among, exact=exact)
 
+    def verified(self) -> FaissIndex:
+        """The index as of now, with all vectors verified; built anew where they are damaged."""
+        index = self.current()
+        try:
+            index.check()
+        except CheckpointError as error:
+            self.discard(index, error)
+            index = self.current()
+        return index
+
     def close(self) -> None:
         """Stop what goes on in the background."""
         self._closed.set()
