@@ -54,21 +54,18 @@ class Bench:
     def speed(self) -> dict[str, Any]:
         """Build every recipe and graph at each size, and time all of them side by side."""
         found: dict[str, Any] = {}
-        peers_left = list(self._peers)
+        peers_left, recipes_left = list(self._peers), list(self._recipes)
         for size in self._sizes:
             self._made.truth(size)
-            entered = self._recipes + peers_left
-            recipes = {name: self._built(name, size) for name in self._recipes}
+            entered = recipes_left + peers_left
+            recipes = {name: self._built(name, size) for name in recipes_left}
             peers = {
                 name: _json(self._run("index_peers", size, name))
                 for name in peers_left
                 if index_peers.is_graph(name)
             }
             single = _json(self._run("index_speed", size, 1, *entered))
-            # Building a graph takes long, and what misses the recall here misses it with more.
-            peers_left = [
-                name for name in peers_left if single["of"][name]["recall"] >= index_peers.TARGET
-            ]
+            peers_left, recipes_left = _in_the_running(single["of"], peers_left, recipes_left)
             found[str(size)] = {
                 "default": index_ours.default(size, self._made.queries.shape[1]).name,
                 "built": recipes | peers,
@@ -213,6 +210,36 @@ def _kept(path: Path) -> dict[str, Any]:
         return {}
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return kept
+
+
+def _in_the_running(
+    measured: dict[str, Any], peers: list[str], recipes: list[str]
+) -> tuple[list[str], list[str]]:
+    """The peers and recipes that are worth building at the next size, which may take hours.
+
+    What misses the recall here misses it with more vectors. Of the peers those go on that are not
+    twice as slow as the best of them, of the candidates those that are faster than comparing all.
+    """
+
+    def reaches(name: str) -> bool:
+        return bool(measured[name]["recall"] >= index_peers.TARGET)
+
+    graphs = [name for name in peers if index_peers.is_graph(name) and reaches(name)]
+    best = max((measured[name]["per_second"] for name in graphs), default=0)
+    return (
+        [
+            name
+            for name in peers
+            if not index_peers.is_graph(name)
+            or (name in graphs and measured[name]["per_second"] >= best / 2)
+        ],
+        [
+            name
+            for name in recipes
+            if index_ours.is_of_product(name)
+            or (reaches(name) and measured[name]["p50_ms"] < measured["exact"]["p50_ms"])
+        ],
+    )
 
 
 def _json(done: Run) -> dict[str, Any]:
