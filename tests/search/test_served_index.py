@@ -408,6 +408,39 @@ def test_what_was_cut_off_while_all_were_sent_is_not_taken_for_the_whole(
             assert_in_step(each, catalog, model)
 
 
+def test_what_was_cut_off_does_not_look_like_another_catalog_that_was_sent(
+    catalog: Catalog,
+    model: ModelRecord,
+    opened: Opens,
+    sent: Sent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(catalog, model, *range(20))
+    restored = tmp_path / "restored"
+    opened().save()
+    catalog.close()
+    restored.mkdir()
+    shutil.copy(catalog.database.folder / "catalog.db", restored)
+    put(catalog, model, *range(20, 50))
+    opened().save()
+    backup = Catalog(restored, create=False)
+    put(backup, model, *range(100, 128))
+    give_up(backup, 109)
+    put(backup, model, *range(128, 150))
+    index = opened(backup)
+    with small_blocks(monkeypatch):
+        sent.rows.clear()
+        sent.requests, sent.fails_at = 0, 12
+        with pytest.raises(IndexServiceError, match="cut off"):
+            len(index)
+        sent.fails_at = None
+    # The change to which the server had got is there now, but not all before it.
+    assert 49 in sent.rows
+    assert_in_step(index, backup, model)
+    backup.close()
+
+
 def test_a_server_that_dies_while_all_are_sent_gets_them_again(
     catalog: Catalog,
     model: ModelRecord,
