@@ -27,8 +27,8 @@ that no checkpoint names any more are swept afterwards.
 Every byte that is read is under a checksum. What is torn, flipped, cut, too long, or of another
 model or format is refused with `CheckpointError`: when it is opened, but for the vectors of a base,
 which are verified before they are used and, all of them, by `FaissIndex.check`. A checkpoint is a
-cache: who gets that error builds the index again from the catalog. Where only what FAISS made of a base is
-damaged, the index opens without it, compares every row, and waits to be merged again.
+cache: who gets that error builds the index again from the catalog. Where only what FAISS made of a
+base is damaged, the index opens without it, compares every row, and waits to be merged again.
 """
 
 from __future__ import annotations

@@ -15,28 +15,27 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, Changes, ModelRecord
-from searchlib.errors import CheckpointError, InputError, VectorError
+from searchlib.errors import CheckpointError, InputError
 from searchlib.index import (
     FaissIndex,
     Neighbours,
     Recipe,
     Subset,
-    check_vectors,
     read_checkpoint,
     read_saved,
     remove_stale_temporaries,
     remove_unused,
-    stream_checkpoint,
     write_checkpoint,
 )
 from searchlib.search.choice import IndexChoice, Parts, is_build_due, read_choice, recipe_for
+from searchlib.search.following import alone, apply_changes, stream_from
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,6 @@ class LiveIndex:
         self._background = background
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._lock_file = folder / "index.lock"
         self._index: FaissIndex | None = None
         self._seq = 0
         self._replayed = 0
@@ -343,61 +341,23 @@ class LiveIndex:
     @contextlib.contextmanager
     def _held(self) -> Iterator[bool]:
         """Hold the lock of the index's files; says whether it could be had at once."""
-        # Imports asyncio, which a query should not pay.
-        from filelock import FileLock, Timeout
-
         # Threads of one process need a lock that can be had at once or not at all, too.
         if not self._writing.acquire(blocking=False):
             yield False
             return
         try:
-            with contextlib.ExitStack() as stack:
-                try:
-                    stack.enter_context(FileLock(str(self._lock_file), timeout=0))
-                except Timeout:
-                    yield False
-                except NotImplementedError:
-                    # A file system that knows no locks is no hindrance.
-                    yield True
-                except OSError as error:
-                    logger.warning("%s cannot be locked: %s", self._lock_file, error)
-                    yield False
-                else:
-                    yield True
+            with alone(self.path.parent) as held:
+                yield held
         finally:
             self._writing.release()
 
     def _stream(self) -> None:
-        def checked(blocks: Iterable[NDArray[np.float16]]) -> Iterator[NDArray[np.float16]]:
-            for block in blocks:
-                check_vectors(block, self._model.dimension)
-                yield block
-
-        try:
-            with self._held() as held:
-                saved = read_saved(
-                    self.path, identity=self._model.identity, dimension=self._model.dimension
-                )
-                # Another process may have merged since this was found to be due.
-                if not held or (saved is not None and saved.generation):
-                    return
-                with self._catalog.vector_blocks(self._model) as (seq, ids, blocks):
-                    # Inside, because the catalog takes an OSError for one of its own.
-                    try:
-                        remove_stale_temporaries(self.path.parent)
-                        stream_checkpoint(
-                            self.path,
-                            ids,
-                            checked(blocks),
-                            identity=self._model.identity,
-                            dimension=self._model.dimension,
-                            seq=seq,
-                        )
-                        remove_unused(self.path, keep="")
-                    except OSError as error:
-                        logger.warning("%s cannot be written: %s", self.path, error.strerror)
-        except VectorError as error:
-            raise self._catalog.database.damaged("a stored vector is not valid") from error
+        identity, dimension = self._model.identity, self._model.dimension
+        with self._held() as held:
+            saved = read_saved(self.path, identity=identity, dimension=dimension)
+            # Another process may have merged since this was found to be due.
+            if held and (saved is None or not saved.generation):
+                stream_from(self._catalog, self._model, self.path)
 
     def _open(self) -> FaissIndex:
         try:
@@ -461,24 +421,15 @@ class LiveIndex:
     def _rebuild(self) -> FaissIndex:
         seq, ids, vectors = self._catalog.all_vectors(self._model)
         index = FaissIndex(self._model.dimension)
-        self._apply(index, Changes(seq, ids, vectors, np.empty(0, np.int64)))
+        apply_changes(index, Changes(seq, ids, vectors, np.empty(0, np.int64)), self._catalog)
         self._seq, self._replayed, self._tried_to_save = seq, 0, False
         return index
 
     def _replay(self, index: FaissIndex) -> None:
         changes = self._catalog.changes(self._model, after=self._seq)
-        self._apply(index, changes)
+        apply_changes(index, changes, self._catalog)
         self._seq = changes.seq
         self._replayed += len(changes.ids) + len(changes.removed)
-
-    def _apply(self, index: FaissIndex, changes: Changes) -> None:
-        try:
-            if len(changes.removed):
-                index.remove(changes.removed)
-            if len(changes.ids):
-                index.upsert(changes.ids, changes.vectors)
-        except VectorError as error:
-            raise self._catalog.database.damaged("a stored vector is not valid") from error
 
     def _write(self, index: FaissIndex, *, strict: bool = False) -> None:
         """Write a checkpoint; the lock of the files is held.

@@ -16,16 +16,16 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, Changes, ModelRecord
-from searchlib.errors import IndexServiceError, InputError, VectorError
+from searchlib.errors import IndexServiceError, InputError
 from searchlib.index import Neighbours, Subset
 from searchlib.index.milvus_index import MilvusIndex
+from searchlib.search.following import alone, apply_changes
 
 logger = logging.getLogger(__name__)
 
@@ -171,25 +171,10 @@ class ServedIndex:
             token=os.environ.get(TOKEN),
         )
 
-    @contextmanager
-    def _alone(self, seconds: float) -> Iterator[bool]:
-        """Keep the other processes of this library from writing to the server; False where one of
-        them still does after so many seconds."""
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(str(self._catalog.database.folder / "index.lock"), timeout=seconds)
-        alone = True
-        try:
-            lock.acquire()
-        except Timeout:
-            alone = False
-        except (OSError, NotImplementedError):
-            # A library that can only be read, or a file system that knows no locks.
-            pass
-        try:
-            yield alone
-        finally:
-            lock.release()
+    def _alone(self, seconds: float) -> AbstractContextManager[bool]:
+        """Keep the other processes of this library from writing to the server."""
+        # A library that can only be read has an index to follow all the same.
+        return alone(self._catalog.database.folder, seconds=seconds, unlocked=True)
 
     def _bring_up_to_date(self, index: MilvusIndex) -> None:
         # As it is now: another process may have done it.
@@ -219,20 +204,11 @@ class ServedIndex:
         if not self._belongs(index, changes):
             return False
         if changes.seq != self._seq:
-            self._apply(index, changes)
+            apply_changes(index, changes, self._catalog)
             # Last, so that what is cut off is replayed.
             index.set_seq(changes.seq)
             self._seq = changes.seq
         return True
-
-    def _apply(self, index: MilvusIndex, changes: Changes) -> None:
-        try:
-            if len(changes.removed):
-                index.remove(changes.removed)
-            if len(changes.ids):
-                index.upsert(changes.ids, changes.vectors)
-        except VectorError as error:
-            raise self._catalog.database.damaged("a stored vector is not valid") from error
 
     def _send_all(self, index: MilvusIndex) -> None:
         nothing = np.empty(0, np.int64)
@@ -240,7 +216,7 @@ class ServedIndex:
             sent = 0
             for codes in blocks:
                 some = ids[sent : sent + len(codes)]
-                self._apply(index, Changes(0, some, codes, nothing))
+                apply_changes(index, Changes(0, some, codes, nothing), self._catalog)
                 sent += len(codes)
         index.remove(np.setdiff1d(index.ids(), ids))
         index.set_seq(seq)
