@@ -74,7 +74,7 @@ def built(made: Vectors, name: str, size: int, *, any_code: bool = False) -> dic
     if not facts.exists():
         return None
     found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
-    return found if any_code or found["of"] == _code(recipes()[name]) else None
+    return found if any_code or found.get("of") == _code(recipes()[name]) else None
 
 
 def build(made: Vectors, name: str, size: int) -> dict[str, Any]:

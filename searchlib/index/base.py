@@ -54,7 +54,7 @@ MANY_WANTED = 0.02
 PROBED_FOR = 10
 """The `k` that tuning measures with."""
 
-MAPPED_ROWS = 8_000
+MAPPED_ROWS = 6_000
 """After so many rows read from the mapped file its pages are let go. They stay in the page cache
 and come back when they are read again, which costs a search about a tenth of a millisecond; but a
 row brings 64 kB with it, and after some hundred queries all of the file would count as memory of

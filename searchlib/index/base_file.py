@@ -133,7 +133,8 @@ def read_base(path: Path, seals: Seals, dimension: int) -> Base:
     length = end + _SHORT * -(-rows // block_rows)
     if facts["dimension"] != dimension or rows != seals.rows or length != len(pages):
         raise refused(path, "its header contradicts the checkpoint")
-    ids = np.frombuffer(pages, np.int64, rows, PAGE)
+    # A copy, because the pages of the file are let go now and then, and every answer has ids.
+    ids = np.frombuffer(pages, np.int64, rows, PAGE).copy()
     table = pages[end:]
     if _digest(ids, table) != header.digest:
         raise refused(path, "its ids are damaged")
