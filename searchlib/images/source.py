@@ -172,7 +172,9 @@ def _exists(text: str) -> bool:
 
 def _in_a_folder(text: str) -> bool:
     folder = os.path.dirname(text)  # noqa: PTH120 - a Path would find "." where there is none
-    return bool(folder) and len(folder) <= _LONGEST_PATH and os.path.isdir(folder)  # noqa: PTH112
+    if not folder or len(folder) > _LONGEST_PATH:
+        return False
+    return os.path.isdir(folder)  # noqa: PTH112 - a Path raises where it may not look
 
 
 def _shortened(text: str) -> str:

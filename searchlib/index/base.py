@@ -56,9 +56,9 @@ PROBED_FOR = 10
 
 MAPPED_ROWS = 6_000
 """After so many rows read from the mapped file its pages are let go. They stay in the page cache
-and come back when they are read again, which costs a search about a tenth of a millisecond; but a
-row brings 64 kB with it, and after some hundred queries all of the file would count as memory of
-this process."""
+and come back when they are read again, which costs a search among a million about half a
+millisecond; but a row brings 64 kB with it, and after some hundred queries all of the file would
+count as memory of this process."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -319,7 +319,7 @@ def _secrets(token: str) -> list[str]:
 def _reason(error: Exception) -> str:
     """What went wrong, in one line."""
     if hasattr(error, "details"):
-        # An error of gRPC: its own text is a dump of several lines.
+        # An error of gRPC, whose types are not installed with it: its own text is several lines.
         text = f"{error.code().name}: {error.details()}"  # type: ignore[attr-defined]
     else:
         text = str(getattr(error, "message", error))
