@@ -2,6 +2,7 @@
 
 from searchlib.catalog.catalog import Catalog
 from searchlib.catalog.foreign import KnownImage, StoredBlock, StoredVectors
+from searchlib.catalog.labels import Labels
 from searchlib.catalog.records import (
     UNKNOWN_STAT,
     Counts,
@@ -22,6 +23,7 @@ from searchlib.catalog.records import (
     Stat,
     Unembedded,
 )
+from searchlib.catalog.selection import Selection
 from searchlib.catalog.vectors import Changes
 
 __all__ = [
@@ -37,12 +39,14 @@ __all__ = [
     "ImageRecord",
     "KnownFile",
     "KnownImage",
+    "Labels",
     "ModelRecord",
     "ModelVectors",
     "NewContent",
     "Outcome",
     "Purged",
     "ReadFile",
+    "Selection",
     "SkippedFile",
     "Stat",
     "StoredBlock",

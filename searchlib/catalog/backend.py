@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +67,14 @@ class Backend(ABC):
     @abstractmethod
     def keep_copy(self, revision: str, *, newest: str) -> None:
         """Keep what is there before it is upgraded, as far as this is the library's business."""
+
+    @abstractmethod
+    def version(self) -> Hashable:
+        """Differs from before whenever anything was committed since, by whomever."""
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
 
     @abstractmethod
     def size(self) -> int:

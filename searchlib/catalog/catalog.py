@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, select, update
 
 from searchlib.catalog import foreign, models
 from searchlib.catalog.chunks import chunks
 from searchlib.catalog.database import Database
 from searchlib.catalog.foreign import KnownImage, StoredVectors
+from searchlib.catalog.labels import Labels, labels_of
 from searchlib.catalog.places import Places
 from searchlib.catalog.records import (
     Counts,
@@ -28,6 +29,7 @@ from searchlib.catalog.records import (
     Unembedded,
 )
 from searchlib.catalog.schema import Dirty, Embedding, File, Folder, Image, Setting, table
+from searchlib.catalog.selection import Selection
 from searchlib.catalog.vectors import (
     Changes,
     change_at,
@@ -43,7 +45,7 @@ from searchlib.catalog.vectors import (
 from searchlib.catalog.watching import DirtyList, Folders, Pulse
 from searchlib.catalog.writer import BatchWriter
 
-_IMAGE, _EMBEDDING = table(Image), table(Embedding)
+_IMAGE, _FILE, _EMBEDDING = table(Image), table(File), table(Embedding)
 _OF_DIGEST = and_(
     _IMAGE.c.digest == bindparam("digest"),
     _EMBEDDING.c.image_id == _IMAGE.c.id,
@@ -51,6 +53,12 @@ _OF_DIGEST = and_(
 )
 _HAS_VECTOR = select(_EMBEDDING.c.image_id).where(_OF_DIGEST)
 _VECTOR = select(_EMBEDDING.c.vector).where(_OF_DIGEST)
+# Made once, for they are asked with every search.
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_PLACES = select(_FILE.c.image_id, _FILE.c.path, _FILE.c.video).where(
+    _FILE.c.image_id.in_(_IDS), _FILE.c.state == "present"
+)
+_IMAGES = select(_IMAGE).where(_IMAGE.c.id.in_(_IDS))
 
 
 class Catalog:
@@ -66,6 +74,8 @@ class Catalog:
         folders: that were added as a whole.
         dirty: paths that something happened to and nobody looked at yet.
         pulse: the heartbeat of the process that watches.
+        labels: what people say of images.
+        selection: which images meet a condition.
 
     Raises:
         LibraryError: as Database.
@@ -77,6 +87,8 @@ class Catalog:
         self.folders = Folders(self.database)
         self.dirty = DirtyList(self.database)
         self.pulse = Pulse(self.database)
+        self.labels = Labels(self.database)
+        self.selection = Selection(self.database)
 
     def close(self) -> None:
         """Close the database."""
@@ -222,15 +234,13 @@ class Catalog:
             for some in chunks(ids):
                 paths: dict[int, list[str]] = {}
                 videos: dict[int, list[str]] = {}
-                places = select(File.image_id, File.path, File.video).where(
-                    File.image_id.in_(some), File.state == "present"
-                )
-                for image_id, path, video in connection.execute(places):
+                for image_id, path, video in connection.execute(_PLACES, {"ids": some}):
                     if image_id is not None:
                         paths.setdefault(image_id, []).append(path)
                         if video is not None:
                             videos.setdefault(image_id, []).append(video)
-                for row in connection.execute(select(Image.__table__).where(Image.id.in_(paths))):
+                tags, properties = labels_of(connection, paths)
+                for row in connection.execute(_IMAGES, {"ids": list(paths)}):
                     found[row.id] = ImageRecord(
                         id=row.id,
                         digest=row.digest.hex(),
@@ -247,6 +257,9 @@ class Catalog:
                         ),
                         paths=tuple(sorted(paths[row.id])),
                         videos=tuple(sorted(videos.get(row.id, ()))),
+                        tags=tags.get(row.id, ()),
+                        properties=properties.get(row.id, ()),
+                        added_at=row.added_at,
                     )
         return found
 

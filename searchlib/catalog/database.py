@@ -9,7 +9,7 @@ sees a change of some number sees all with lower numbers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Database:
 
     def close(self) -> None:
         """Close all connections; SQLite then folds the write-ahead log into the file."""
-        self._backend.engine.dispose()
+        self._backend.close()
 
     def require_writable(self) -> None:
         """Refuse what would have to write in the end.
@@ -92,6 +92,16 @@ class Database:
     def damaged(self, reason: str) -> LibraryDamagedError:
         """The error for a database that holds what this package never wrote."""
         return self._backend.damaged(reason)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether statements are for SQLite; for PostgreSQL otherwise."""
+        return self._backend.engine.dialect.name == "sqlite"
+
+    def version(self) -> Hashable:
+        """Differs from before whenever anything was committed since, by whomever."""
+        with self.translated():
+            return self._backend.version()
 
     def size(self) -> int:
         """How many bytes the catalog takes on its disk."""

@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from searchlib.catalog import models
+from searchlib.catalog import labels, models
 from searchlib.catalog.chunks import chunks
 from searchlib.catalog.database import Database
 from searchlib.catalog.records import UNKNOWN_STAT, Failure, KnownFile, ModelRecord, Purged, Stat
@@ -220,8 +220,8 @@ class Places:
     def purge(self, *, missing_before: float, limit: int = 1000) -> Purged:
         """Give up some of the files that are missing since before a time, in one transaction.
 
-        An image goes with its last place, and its vectors of all models with it. Call it again
-        until it gives up nothing.
+        An image goes with its last place, and its vectors of all models and its labels with it.
+        Call it again until it gives up nothing.
         """
         # By the time alone, for which there is an index; none but a missing file has one.
         gone = File.missing_since < missing_before
@@ -241,7 +241,7 @@ class Places:
 
 
 def _give_up(connection: Connection, which: ColumnElement[bool], limit: int) -> tuple[bytes, ...]:
-    """Delete those of some images that have no place, and their vectors; gives their digests."""
+    """Delete those of some images that have no place, with all of theirs; gives their digests."""
     orphans: dict[int, bytes] = dict(
         connection.execute(
             select(Image.id, Image.digest)
@@ -264,6 +264,7 @@ def _give_up(connection: Connection, which: ColumnElement[bool], limit: int) -> 
         changes: list[dict[str, Any]] = [dict(row._mapping) for row in vectors]
         connection.execute(delete(Embedding).where(Embedding.image_id.in_(orphans)))
         connection.execute(_CHANGE.insert(), changes)
+    labels.take_all(connection, orphans)
     newest = select(func.max(Image.id)).scalar_subquery()
     connection.execute(delete(Image).where(Image.id.in_(orphans), Image.id < newest))
     return tuple(orphans.values())

@@ -32,6 +32,7 @@ from searchlib.catalog.backend import (
     has_no_space,
     make_folder,
 )
+from searchlib.catalog.schema import Base
 from searchlib.catalog.sqlite import NAME as SQLITE_NAME
 from searchlib.errors import (
     DiskFullError,
@@ -70,10 +71,17 @@ _LOOK = text(
            has_table_privilege(to_regclass('change'), 'INSERT') AS may_insert
     """
 )
+_SNAPSHOT = text("SELECT pg_current_snapshot()::text")
 _TABLES = text(
     "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c "
     "WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'"
 )
+
+# An index of a part of the rows is one in both databases.
+for _index in (index for table in Base.metadata.tables.values() for index in table.indexes):
+    _part = _index.dialect_options["sqlite"]["where"]
+    if _part is not None:
+        _index.dialect_options["postgresql"]["where"] = _part
 
 
 class Postgresql(Backend):
@@ -155,6 +163,11 @@ class Postgresql(Backend):
     def keep_copy(self, revision: str, *, newest: str) -> None:
         """Nothing: an upgrade is one transaction here, and backups are the server's business."""
         logger.info("%s: upgrading the catalog from %s to %s", self.place, revision, newest)
+
+    def version(self) -> str:
+        # Of the transactions that are done; a commit is one more. It changes for others' as well.
+        with self.engine.connect() as connection:
+            return str(connection.execute(_SNAPSHOT).scalar())
 
     def size(self) -> int:
         with self.engine.connect() as connection:

@@ -260,6 +260,9 @@ class ImageRecord:
         facts: see Facts.
         paths: where it lies, in alphabetical order; empty where every copy is gone.
         videos: the moving parts of the live photos among these.
+        tags: that people put on it, in alphabetical order.
+        properties: values of people's own and the keys that they stand under, by key.
+        added_at: when it came into the library, in seconds since 1970.
     """
 
     id: int
@@ -267,6 +270,9 @@ class ImageRecord:
     facts: Facts
     paths: tuple[str, ...]
     videos: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    properties: tuple[tuple[str, str], ...] = ()
+    added_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

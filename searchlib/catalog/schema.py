@@ -7,6 +7,7 @@
     dirty                                paths that something happened to and nobody looked at yet
     watcher                              what the process that watches the folders says of itself
     setting                              what was chosen for this library, by name
+    image ──< tag, property              what people say of an image
 
 The tables are made by the migrations; `REVISION` is the newest of them and a test keeps the two in
 step. Times are seconds since 1970 (UTC), except `taken_at`: cameras write local time, mostly
@@ -36,10 +37,12 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Integer, TypeDecorator
 
-REVISION = "0003"
+REVISION = "0004"
 
 # Whole numbers of 64 bits. SQLite numbers rows by itself only where the type is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
+# Compared and ordered by its bytes, as in SQLite, whatever the language of a database is.
+_Text = String().with_variant(String(collation="C"), "postgresql")
 
 
 class FilePath(TypeDecorator[str]):
@@ -69,9 +72,17 @@ class Base(DeclarativeBase):
 
 
 class Image(Base):
-    """Distinct bytes that decode to a picture."""
+    """Distinct bytes that decode to a picture.
+
+    `camera` is make and model with a space between, folded, to look for a text in it.
+    """
 
     __tablename__ = "image"
+    __table_args__ = (
+        Index("ix_image_taken_at", "taken_at"),
+        Index("ix_image_added_at", "added_at"),
+        Index("ix_image_latitude", "latitude", "longitude"),
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
@@ -79,12 +90,13 @@ class Image(Base):
     format: Mapped[str | None] = mapped_column(String)
     width: Mapped[int]
     height: Mapped[int]
-    taken_at: Mapped[str | None] = mapped_column(String)
+    taken_at: Mapped[str | None] = mapped_column(_Text)
     camera_make: Mapped[str | None] = mapped_column(String)
     camera_model: Mapped[str | None] = mapped_column(String)
     latitude: Mapped[float | None]
     longitude: Mapped[float | None]
     added_at: Mapped[float]
+    camera: Mapped[str | None] = mapped_column(_Text)
 
 
 class Folder(Base):
@@ -128,23 +140,20 @@ class File(Base):
         CheckConstraint("state <> 'skipped' OR failure IS NOT NULL", name="skipped_failure"),
         CheckConstraint("failure IN ('content', 'access', 'crash')", name="failure"),
         CheckConstraint("failure IS NULL OR reason IS NOT NULL", name="failure_reason"),
-        Index(
-            "ix_file_failure",
-            "failure",
-            sqlite_where=text("failure IS NOT NULL"),
-            postgresql_where=text("failure IS NOT NULL"),
-        ),
+        # With the state, so that most questions need not look at the rows.
+        Index("ix_file_image_id_state", "image_id", "state"),
+        # In PostgreSQL as well, whose module says so: SQLAlchemy would load all of that for a word.
+        Index("ix_file_failure", "failure", sqlite_where=text("failure IS NOT NULL")),
         Index(
             "ix_file_missing_since",
             "missing_since",
             sqlite_where=text("missing_since IS NOT NULL"),
-            postgresql_where=text("missing_since IS NOT NULL"),
         ),
     )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     folder_id: Mapped[int | None] = mapped_column(ForeignKey("folder.id"), index=True)
-    image_id: Mapped[int | None] = mapped_column(ForeignKey("image.id"), index=True)
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("image.id"))
     path: Mapped[str] = mapped_column(FilePath, unique=True)
     size: Mapped[int] = mapped_column(BigInteger)
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
@@ -244,6 +253,42 @@ class Setting(Base):
 
     name: Mapped[str] = mapped_column(String, primary_key=True)
     value: Mapped[str] = mapped_column(String)
+
+
+class Tag(Base):
+    """A word that people put on an image; `word` as they wrote it, `folded` without its case."""
+
+    __tablename__ = "tag"
+    __table_args__ = (
+        Index("ix_tag_folded", "folded", "image_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+    folded: Mapped[str] = mapped_column(_Text, primary_key=True)
+    word: Mapped[str] = mapped_column(_Text)
+
+
+class Property(Base):
+    """A value of people's own under a key.
+
+    `name` is the key and `value` the value as they wrote them; `key` and `folded` are the same
+    without their case, and `number` is the value where it is one.
+    """
+
+    __tablename__ = "property"
+    __table_args__ = (
+        Index("ix_property_key_folded", "key", "folded", "image_id"),
+        Index("ix_property_key_number", "key", "number", "image_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(_Text, primary_key=True)
+    name: Mapped[str] = mapped_column(_Text)
+    value: Mapped[str] = mapped_column(_Text)
+    folded: Mapped[str] = mapped_column(_Text)
+    number: Mapped[float | None]
 
 
 def table(model: type[Base]) -> Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
 import urllib.parse
 from contextlib import closing
@@ -28,6 +29,7 @@ from searchlib.catalog.backend import (
     has_no_space,
     make_folder,
 )
+from searchlib.catalog.functions import add_functions
 from searchlib.errors import (
     LibraryBusyError,
     LibraryError,
@@ -38,6 +40,9 @@ from searchlib.errors import (
 logger = logging.getLogger(__name__)
 
 NAME = "catalog.db"
+# Of each connection that is in use, as far as it reads so much. With SQLite's usual 2 MB a question
+# that looks at 100,000 images takes twice as long.
+_CACHE_KIB = 16 * 1024
 _DAMAGED = ("malformed", "not a database", "file is encrypted", "could not decode", "no such")
 
 
@@ -66,7 +71,31 @@ class Sqlite(Backend):
         self.writable = os.access(self.path if exists else folder, os.W_OK) and (
             os.access(folder, os.W_OK)
         )
+        self._uri = self._made_uri()
         self.engine = self._create_engine()
+        # On a connection that never writes: SQLite counts the commits of all others for it.
+        self._version_lock = threading.Lock()
+        self._version: sqlite3.Connection | None = None
+
+    def version(self) -> int:
+        with self._version_lock:
+            if self._version is None:
+                self._version = sqlite3.connect(
+                    self._uri,
+                    uri=True,
+                    timeout=BUSY_SECONDS,
+                    isolation_level=None,
+                    check_same_thread=False,
+                )
+            (number,) = self._version.execute("PRAGMA data_version").fetchone()
+            return int(number)
+
+    def close(self) -> None:
+        with self._version_lock:
+            if self._version is not None:
+                self._version.close()
+                self._version = None
+        super().close()
 
     def revision(self, connection: Connection) -> str | None:
         found = connection.execute(
@@ -113,7 +142,7 @@ class Sqlite(Backend):
     def read_only(self) -> LibraryReadOnlyError:
         return folder_read_only(self.folder)
 
-    def _create_engine(self) -> Engine:
+    def _made_uri(self) -> str:
         query = ""
         if not self.writable:
             query = "?mode=ro"
@@ -121,18 +150,21 @@ class Sqlite(Backend):
             # log there is nothing in it, and nobody here who could start one.
             if not self.path.with_name(NAME + "-wal").exists():
                 query += "&immutable=1"
-        uri = f"file:{urllib.parse.quote(os.fsencode(self.path.absolute()))}{query}"
+        return f"file:{urllib.parse.quote(os.fsencode(self.path.absolute()))}{query}"
 
+    def _create_engine(self) -> Engine:
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(
-                uri,
+                self._uri,
                 uri=True,
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
             )
             try:
+                add_functions(connection)
                 connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 if self.writable:
                     _use_write_ahead_log(connection)
                     connection.execute("PRAGMA synchronous = FULL")
@@ -141,7 +173,11 @@ class Sqlite(Backend):
                 raise
             return connection
 
-        engine = create_engine("sqlite://", creator=connect, pool_size=16, poolclass=QueuePool)
+        # Those that were used last are used first, so that no more of them fill their cache than
+        # are used at once.
+        engine = create_engine(
+            "sqlite://", creator=connect, pool_size=16, poolclass=QueuePool, pool_use_lifo=True
+        )
         event.listen(engine, "begin", _begin)
         return engine
 

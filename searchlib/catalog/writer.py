@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, select
 
+from searchlib.catalog import labels
+from searchlib.catalog.folding import folded_camera
 from searchlib.catalog.records import ModelRecord, NewContent, Outcome, ReadFile, SkippedFile
 from searchlib.catalog.schema import Change, Embedding, File, Folder, Image, table
 from searchlib.catalog.vectors import encode_vector
@@ -112,6 +114,8 @@ class BatchWriter:
             outcome = "copy" if known else "added"
         elif place.image_id != image_id:
             outcome = "changed"
+            if not known:
+                labels.copy_labels(self._connection, place.image_id, image_id)
         else:
             outcome = "embedded" if len(self._embedded) > vectors else "unchanged"
         self._put_place(place, file, image_id)
@@ -136,7 +140,13 @@ class BatchWriter:
         image_id = self._images.get(file.digest)
         if image_id is None:
             content = self._content(file)
-            row = {"digest": file.digest, "added_at": self._now, **asdict(content.facts)}
+            facts = content.facts
+            row = {
+                "digest": file.digest,
+                "added_at": self._now,
+                "camera": folded_camera(facts.camera_make, facts.camera_model),
+                **asdict(facts),
+            }
             image_id = self._insert(_IMAGE, row)
             self._images[file.digest] = image_id
         if image_id not in self._embedded:

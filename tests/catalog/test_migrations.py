@@ -13,7 +13,15 @@ from alembic import command
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from searchlib.catalog import Catalog, Facts, FolderRecord, NewContent, ReadFile, Stat
+from searchlib.catalog import (
+    Catalog,
+    Facts,
+    FolderRecord,
+    NewContent,
+    ReadFile,
+    Stat,
+    conditions,
+)
 from searchlib.catalog.database import Database
 from searchlib.catalog.migrate import config
 from searchlib.catalog.schema import REVISION
@@ -94,6 +102,25 @@ def second(old: Path) -> Path:
     return old
 
 
+CAMERAS = [("Canon", "EOS 5D"), ("CANON", None), (None, "straße"), ("", None), (None, None)]
+
+
+@pytest.fixture
+def third(second: Path) -> Path:
+    """The folder of a library as the third revision left it."""
+    upgrade_to(second, "0003")
+    with closing(sqlite3.connect(second / "catalog.db")) as db:
+        db.execute("INSERT INTO setting VALUES ('recipe', 'inverted')")
+        for id, camera in enumerate(CAMERAS, 1):
+            db.execute(
+                "UPDATE image SET camera_make = ?, camera_model = ?, taken_at = '2024-06-01T10:30' "
+                "WHERE id = ?",
+                (*camera, id),
+            )
+        db.commit()
+    return second
+
+
 @pytest.fixture
 def upgraded(old: Path) -> Iterator[Catalog]:
     catalog = Catalog(old, create=False)
@@ -108,12 +135,14 @@ def rows(path: Path, columns: str, table: str) -> list[tuple[object, ...]]:
 
 OLD_COLUMNS = {
     "file": "id, folder_id, image_id, path, size, mtime_ns, inode, state, reason, checked_at",
-    "image": "*",
+    "image": "id, digest, bytes, format, width, height, taken_at, camera_make, camera_model, "
+    "latitude, longitude, added_at",
     "folder": "id, path, added_at",
     "model": "*",
     "embedding": "*",
     "change": "*",
 }
+IMAGE = {"image": OLD_COLUMNS["image"]}
 
 
 def test_every_row_is_kept_as_it_was(old: Path) -> None:
@@ -188,11 +217,11 @@ def test_the_list_and_the_heartbeat_begin_empty_and_can_be_used(upgraded: Catalo
 
 def test_every_row_of_the_second_revision_is_kept_as_it_was(second: Path) -> None:
     path = second / "catalog.db"
-    names = [*OLD_COLUMNS, "dirty", "watcher"]
-    before = {name: rows(path, "*", name) for name in names}
+    columns = {**dict.fromkeys([*OLD_COLUMNS, "dirty", "watcher"], "*"), **IMAGE}
+    before = {name: rows(path, columns[name], name) for name in columns}
     assert (len(before["dirty"]), len(before["watcher"])) == (1, 1)
     with closing(Catalog(second, create=False)) as catalog:
-        assert {name: rows(path, "*", name) for name in names} == before
+        assert {name: rows(path, columns[name], name) for name in columns} == before
         # A mark that was given once is not given again.
         catalog.dirty.note(["/c"])
         assert catalog.dirty.after(1, limit=9) == [(3, "/c")]
@@ -201,7 +230,33 @@ def test_every_row_of_the_second_revision_is_kept_as_it_was(second: Path) -> Non
     assert (second / f"catalog.db.before-{REVISION}").exists()
 
 
-@pytest.mark.parametrize("revision", ["old", "second"])
+def test_a_library_of_the_third_revision_can_be_asked_for_what_was_in_it(third: Path) -> None:
+    path = third / "catalog.db"
+    columns = {**dict.fromkeys([*OLD_COLUMNS, "dirty", "watcher", "setting"], "*"), **IMAGE}
+    before = {name: rows(path, columns[name], name) for name in columns}
+    assert before["setting"] == [("recipe", "inverted")]
+    # The copy that is made before is the whole of the old one.
+    with closing(sqlite3.connect(path)) as db:
+        dump = list(db.iterdump())
+    with closing(Catalog(third, create=False)) as catalog:
+        assert {name: rows(path, columns[name], name) for name in columns} == before
+        with closing(sqlite3.connect(third / f"catalog.db.before-{REVISION}")) as db:
+            assert list(db.iterdump()) == dump
+        assert [camera for _, camera in rows(path, "id, camera", "image")] == [
+            "canon eos 5d", "canon", "strasse", None, None,
+        ]  # fmt: skip
+        # Of the five images the first is offline, and the files of the last two are missing.
+        selection = catalog.selection
+        assert selection.ids(None).tolist() == [2, 3]
+        assert selection.ids(conditions.Camera("STRASSE")).tolist() == [3]
+        assert selection.ids(conditions.Taken("2024-06", "2024-07")).tolist() == [2, 3]
+        assert catalog.images([2])[2].tags == ()
+        assert catalog.images([2])[2].added_at == 2.0
+        catalog.labels.tag([1, 2], ["beach"])
+        assert catalog.labels.tags() == {"beach": 1}
+
+
+@pytest.mark.parametrize("revision", ["old", "second", "third"])
 def test_the_tables_indexes_and_checks_are_those_of_a_new_library(
     request: pytest.FixtureRequest, tmp_path: Path, revision: str
 ) -> None:
@@ -233,11 +288,18 @@ CHECKED = [
     "UPDATE file SET folder_id = 99",
     "UPDATE folder SET events = 'perhaps'",
     "UPDATE setting SET name = NULL",
+    "INSERT INTO tag (image_id, folded, word) VALUES (99, 'a', 'a')",
+    "INSERT INTO tag (image_id, folded, word) VALUES (1, 'beach', 'BEACH')",
+    "INSERT INTO property (image_id, key, name, value, folded) VALUES (1, 'rating', 'r', '', '')",
+    "UPDATE property SET image_id = 99",
+    "UPDATE property SET value = NULL",
 ]
 
 
 def assert_nonsense_is_refused(catalog: Catalog) -> None:
     catalog.put_setting("recipe", "inverted")
+    catalog.labels.tag([1], ["beach"])
+    catalog.labels.put([1], {"rating": "5"})
     for statement in CHECKED:
         parameters = {"b": b"/b"} if ":b" in statement else {}
         with pytest.raises(LibraryError) as raised, catalog.database.writing() as connection:

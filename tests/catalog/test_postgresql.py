@@ -271,7 +271,8 @@ def test_a_library_of_the_first_revision_is_upgraded_with_all_its_rows(
         for statement in (
             "INSERT INTO model (identity, name, dimension, in_use, added_at) "
             "VALUES ('c', 'test', 2, true, 1)",
-            "INSERT INTO image (digest, bytes, width, height, added_at) VALUES (:odd, 1, 2, 3, 4)",
+            "INSERT INTO image (digest, bytes, width, height, camera_make, added_at) "
+            "VALUES (:odd, 1, 2, 3, 'Straße', 4)",
             "INSERT INTO embedding VALUES (1, 1, '\\x0000003C')",
             "INSERT INTO change (model_id, image_id) VALUES (1, 1)",
             "INSERT INTO folder (path, added_at) VALUES ('/photos', 5)",
@@ -289,6 +290,8 @@ def test_a_library_of_the_first_revision_is_upgraded_with_all_its_rows(
         assert (failure.kind, failure.reason, failure.attempts) == ("content", "is torn", 1)
         assert catalog.vectors(model, [1])[1].tolist() == [[0, 1]]
         assert catalog.folders.get("/photos") is not None
+        with catalog.database.reading() as connection:
+            assert connection.execute(text("SELECT camera FROM image")).scalar() == "strasse"
         assert catalog.places.purge(missing_before=1004.0).files == 1
         with catalog.database.reading() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
