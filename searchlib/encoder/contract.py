@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from searchlib.encoder.card import ModelCard, Preprocessing, TextCard
-from searchlib.encoder.engine import Engine, TensorSpec, open_engine
 from searchlib.errors import (
     ModelFileError,
     ModelNotInstalledError,
@@ -18,6 +18,9 @@ from searchlib.errors import (
     UnexpectedInputsError,
     WrongDimensionsError,
 )
+
+if TYPE_CHECKING:
+    from searchlib.encoder.engine import Engine, TensorSpec
 
 
 def file_sha256(path: Path) -> tuple[str, int]:
@@ -115,6 +118,8 @@ def check_text_model(engine: Engine, card: TextCard) -> int:
 
 
 def _check_output(engine: Engine, path: Path, batch: int, dimension: int) -> None:
+    from searchlib.encoder.engine import TensorSpec
+
     if engine.outputs != (TensorSpec("float32", (batch, dimension)),):
         raise WrongDimensionsError(
             f"{path}: the model gives {_words(engine.outputs)} and its card says float32 "
@@ -141,6 +146,8 @@ def bare_card(path: Path) -> ModelCard:
         EngineError: the runtime cannot load it.
         UnexpectedInputsError, WrongDimensionsError: it is not an image model.
     """
+    from searchlib.encoder.engine import open_engine
+
     engine = open_engine(path)
     if len(engine.inputs) != 1 or not _is(engine.inputs[0], "float32", 4):
         raise UnexpectedInputsError(

@@ -1,15 +1,15 @@
 """ImageEncoder: pictures in, unit vectors out.
 
 One encoder may be used from many threads. It holds a few engines: a single query wants one engine
-on all cores, an ingest wants one engine per core with a thread each, which needs no hand-over
-between cores and gives the same vectors to the last bit.
+on all cores; many queries at once, and an ingest, want one engine per core with a thread each,
+which needs no hand-over between cores and gives the same vectors to the last bit.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,16 @@ from PIL import Image
 from searchlib.encoder.card import ModelCard
 from searchlib.encoder.card_file import built_in_card
 from searchlib.encoder.contract import check_image_model, unit_vectors, verify_model_file
-from searchlib.encoder.engine import Engine, get_threads, open_engine, set_threads
 from searchlib.encoder.pool import EnginePool
 from searchlib.encoder.preprocess import prepare
+from searchlib.encoder.priority import ingesting
+from searchlib.errors import EncoderError, OutputError
+
+if TYPE_CHECKING:
+    from searchlib.encoder.engine import Engine
+
+_Pixels = NDArray[np.float32]
+_Vector = NDArray[np.float32]
 
 BEST_BATCH = 8
 """More pictures at once are no faster (`python -m benchmarks.clip_speed`) and take more memory."""
@@ -38,9 +45,8 @@ class ImageEncoder:
 
     def __init__(self, card: ModelCard | None = None) -> None:
         self.card = card or built_in_card()
-        self._pool = EnginePool(self._open)
+        self._pool: EnginePool[_Pixels, _Vector] = EnginePool(self._open)
         self._verified = False
-        self._batch: int | None = None
 
     @property
     def dimension(self) -> int:
@@ -79,6 +85,10 @@ class ImageEncoder:
     def embed(self, image: Image.Image) -> NDArray[np.float32]:
         """Embed one picture.
 
+        Pictures that wait for an engine at the same time may be run together; each gets the vector,
+        or the error, that it would get alone. A thread that has stepped back (see
+        `searchlib.encoder.priority`) lets others go first.
+
         Args:
             image: upright, mode RGB.
 
@@ -89,9 +99,7 @@ class ImageEncoder:
             OutputError: the model gave NaN, Inf or a zero vector.
             EncoderError: as for `load`, or the runtime failed.
         """
-        pixels = prepare(image, self.card.preprocessing)[None]
-        vector: NDArray[np.float32] = self._run(pixels)[0]
-        return vector
+        return self._pool.run(prepare(image, self.card.preprocessing), self._embed_together)
 
     def embed_many(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Embed some pictures, as many at once as the model takes.
@@ -106,61 +114,52 @@ class ImageEncoder:
             OutputError: the model gave NaN, Inf or a zero vector for one of them.
             EncoderError: as for `load`, or the runtime failed.
         """
-        if self._batch is None:
+        if not self._verified:
             self.load()
-        step = min(self._batch or 1, BEST_BATCH)
+        step = self._pool.largest_batch
         vectors = np.empty((len(images), self.dimension), np.float32)
         for first in range(0, len(images), step):
             some = images[first : first + step]
             pixels = np.stack([prepare(image, self.card.preprocessing) for image in some])
-            vectors[first : first + len(some)] = self._run(pixels)
+            with self._pool.borrow() as engine:
+                (output,) = engine.run([pixels])
+            vectors[first : first + len(some)] = unit_vectors(output, self.card.name)
         return vectors
 
     @contextmanager
     def for_throughput(self, workers: int) -> Iterator[None]:
-        """Arrange for `workers` threads that embed at once; undone at the end of the block."""
-        self._pool.resize(workers)
+        """Arrange for an ingest whose `workers` threads embed at once, each on its own engine.
+
+        Queries are answered meanwhile, and do not wait for one of these engines. All but one are
+        let go at the end of the block.
+        """
+        with ingesting(), self._pool.for_workers(workers):
+            yield
+
+    def _embed_together(
+        self, engine: Engine, pictures: Sequence[_Pixels]
+    ) -> list[_Vector | Exception]:
         try:
-            with _single_threaded():
-                yield
-        finally:
-            self._pool.resize(1)
+            (output,) = engine.run([np.stack(pictures)])
+        except EncoderError as error:
+            if len(pictures) == 1:
+                return [error]
+            return [one for each in pictures for one in self._embed_together(engine, [each])]
+        vectors: list[_Vector | Exception] = []
+        for row in output:
+            try:
+                vectors.append(unit_vectors(row[None], self.card.name)[0])
+            except OutputError as error:
+                vectors.append(error)
+        return vectors
 
-    def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self._pool.borrow() as engine:
-            (output,) = engine.run([pixels])
-        return unit_vectors(output, self.card.name)
+    def _open(self, single_threaded: bool) -> Engine:
+        # A query for a stored image needs no more than the card.
+        from searchlib.encoder.engine import open_engine
 
-    def _open(self) -> Engine:
         if not self._verified:
             verify_model_file(self.card)
             self._verified = True
-        engine = open_engine(self.card.path)
-        self._batch = check_image_model(engine, self.card)
+        engine = open_engine(self.card.path, single_threaded=single_threaded)
+        self._pool.largest_batch = min(check_image_model(engine, self.card), BEST_BATCH)
         return engine
-
-
-class _SingleThreaded:
-    """How many blocks want one thread for each engine, and what there was before the first."""
-
-    lock = threading.Lock()
-    blocks = 0
-    before = 1
-
-
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """One thread for each engine of the process, as long as any of these blocks runs."""
-    shared = _SingleThreaded
-    with shared.lock:
-        if shared.blocks == 0:
-            shared.before = get_threads()
-            set_threads(1)
-        shared.blocks += 1
-    try:
-        yield
-    finally:
-        with shared.lock:
-            shared.blocks -= 1
-            if shared.blocks == 0:
-                set_threads(shared.before)

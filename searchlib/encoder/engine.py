@@ -80,11 +80,17 @@ class Engine(Protocol):
         """
 
 
-def open_engine(path: Path) -> Engine:
+def open_engine(path: Path, *, single_threaded: bool = False) -> Engine:
     """Load the method `forward` of an ExecuTorch program.
 
     The runtime trusts the bytes of a file of the right length: changed weights give other vectors
     and a changed structure can end the process, so compare the file's sha256 first.
+
+    Args:
+        path: of the program.
+        single_threaded: run on the calling thread alone, whatever `set_threads` says; the outputs
+            are the same to the last bit. executorch's own binding knows no such thing: where it
+            takes the place of the native module, all engines share the threads of the process.
 
     Raises:
         ModelFileError: the file is missing, truncated, unreadable, or not an ExecuTorch program.
@@ -94,11 +100,14 @@ def open_engine(path: Path) -> Engine:
     native = _native()
     if native is None:
         return _BindingEngine(path)
-    return _NativeEngine(native, path)
+    return _NativeEngine(native, path, single_threaded)
 
 
 def get_threads() -> int:
-    """The number of threads that a run uses, those of all engines together."""
+    """The number of threads that a run uses, those of all engines together.
+
+    An engine that was opened as single-threaded does not count: it uses the caller's.
+    """
     native = _native()
     if native is None:
         return int(_binding()._threadpool_get_thread_count())
@@ -109,7 +118,7 @@ def set_threads(count: int) -> None:
     """Set the number of threads for all engines of this process.
 
     Waits for the runs in flight. An engine that is already open prepares its weights again at its
-    next run, so set this before opening a model where you can.
+    next run, so set this before opening a model where you can; a single-threaded one does not.
 
     Raises:
         InputError: `count` is not between 1 and 256.
@@ -124,11 +133,11 @@ def set_threads(count: int) -> None:
 
 
 class _NativeEngine:
-    def __init__(self, native: ModuleType, path: Path) -> None:
+    def __init__(self, native: ModuleType, path: Path, single_threaded: bool) -> None:
         self._error: type[Exception] = native.Error
         self._path = path
         try:
-            self._module = native.Module(os.fsencode(path))
+            self._module = native.Module(os.fsencode(path), single_threaded=single_threaded)
         except self._error as error:
             raise self._refused("cannot be loaded", error) from None
         self.inputs = _specs(self._module.inputs)

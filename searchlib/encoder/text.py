@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class TextEncoder:
 
     def __init__(self, card: TextCard) -> None:
         self.card = card
-        self._pool = EnginePool(self._open)
+        self._pool: EnginePool[Never, Never] = EnginePool(self._open)
         self._tokenizer: Tokenizer | None = None
 
     @property
@@ -79,9 +79,10 @@ class TextEncoder:
         vector: NDArray[np.float32] = unit_vectors(output, self.card.name)[0]
         return vector
 
-    def _open(self) -> Engine:
-        verify_model_file(self.card)
-        engine = open_engine(self.card.path)
+    def _open(self, single_threaded: bool) -> Engine:
+        if self._tokenizer is None:
+            verify_model_file(self.card)
+        engine = open_engine(self.card.path, single_threaded=single_threaded)
         longest = check_text_model(engine, self.card)
         if self._tokenizer is None:
             from tokenizers import Tokenizer

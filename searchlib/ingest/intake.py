@@ -16,11 +16,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from searchlib.catalog import Catalog, ModelRecord, Outcome, ReadFile, SkippedFile
 from searchlib.encoder import ImageEncoder
+from searchlib.encoder.priority import step_back
 from searchlib.errors import EncoderError
 from searchlib.images import DEFAULT_MAX_PIXELS, printable
 from searchlib.ingest.alone import read_alone
@@ -48,11 +50,14 @@ class Handling:
         workers: how many are worked on at once.
         max_pixels: refuse pictures with more.
         thumbnails: the folder for them, None for none.
+        background: let other threads of this process have the processors first; for an ingest in a
+            process that has more to do, such as a server.
     """
 
     workers: int
     max_pixels: int = DEFAULT_MAX_PIXELS
     thumbnails: Path | None = None
+    background: bool = False
 
 
 class Intake:
@@ -102,7 +107,8 @@ class Intake:
         batch: list[ReadFile | SkippedFile] = []
         last = time.monotonic()
         try:
-            with closing(in_order(self._read, files, self._handling.workers)) as results:
+            workers, background = self._handling.workers, self._handling.background
+            with closing(in_order(self._read, files, workers, background=background)) as results:
                 for result in results:
                     batch.append(result)
                     on_read()
@@ -157,14 +163,22 @@ class Intake:
 
 
 def in_order(
-    work: Callable[[_Item], _Done], items: Iterable[_Item], workers: int
+    work: Callable[[_Item], _Done],
+    items: Iterable[_Item],
+    workers: int,
+    *,
+    background: bool = False,
 ) -> Generator[_Done, None, None]:
     """Work on some items at once, and give the results in the order of the items.
 
     No more than a few results wait for their turn, so that memory does not grow with the number
-    of items.
+    of items. The threads step back behind queries: see `searchlib.encoder.priority`.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="searchlib-ingest") as pool:
+    with ThreadPoolExecutor(
+        workers,
+        thread_name_prefix="searchlib-ingest",
+        initializer=partial(step_back, lower=background),
+    ) as pool:
         waiting: deque[Future[_Done]] = deque()
         try:
             for item in items:

@@ -29,7 +29,6 @@ from searchlib.ingest.working import Working, forget, left_behind
 
 logger = logging.getLogger(__name__)
 
-GRACE_DAYS = 30.0
 _DAY_SECONDS = 86400.0
 
 

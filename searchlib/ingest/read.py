@@ -8,6 +8,7 @@ from pathlib import Path
 
 from searchlib.catalog import NewContent, ReadFile, SkippedFile, Stat
 from searchlib.encoder import ImageEncoder
+from searchlib.encoder.priority import give_way
 from searchlib.errors import ImageError, OutputError
 from searchlib.images import OpenedFile, open_file, write_thumbnail
 from searchlib.ingest.place import facts_of, stat_of_opened
@@ -59,7 +60,9 @@ def _take_in(
 ) -> ReadFile:
     content = None
     if not known(opened.digest):
+        give_way()
         image = opened.load(min_side=encoder.min_side, max_pixels=max_pixels)
+        give_way()
         vector = encoder.embed(image.pixels)
         content = NewContent(facts_of(image.facts, opened.size), vector)
         if thumbnails is not None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from searchlib.catalog import Catalog, ModelRecord, Unembedded
 from searchlib.encoder import ImageEncoder
+from searchlib.encoder.priority import give_way
 from searchlib.errors import ImageError, LibraryBusyError, LibraryError, OutputError
 from searchlib.images import DEFAULT_MAX_PIXELS, open_file, printable
 from searchlib.ingest.intake import BATCH_FILES, BATCH_SECONDS, in_order
@@ -66,6 +67,7 @@ def change_model(
     *,
     before_switch: Callable[[], None],
     workers: int | None = None,
+    background: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ModelChange:
@@ -78,6 +80,7 @@ def change_model(
         before_switch: called when all vectors are there and the old model is still in use; more
             than once where images were added meanwhile.
         workers: how many images are worked on at once; as many as there are processors if None.
+        background: let other threads of this process have the processors first.
         max_pixels: refuse pictures with more.
         on_progress: called from this thread.
 
@@ -92,7 +95,7 @@ def change_model(
         run = _Run(catalog, encoder, model, max_pixels, on_progress or (lambda _: None))
         kept, lacking = catalog.coverage(model)
         while True:
-            run.embed_lacking(lacking, workers or processors())
+            run.embed_lacking(lacking, workers or processors(), background=background)
             old = catalog.model()
             if old not in (None, model) and not run.embedded and len(run.failed) > kept:
                 raise _none_readable(catalog.database.folder, old, model, run.failed)
@@ -165,14 +168,17 @@ class _Run:
         self._batch: list[_Vector] = []
         self._last = time.monotonic()
 
-    def embed_lacking(self, lacking: int, workers: int) -> None:
+    def embed_lacking(self, lacking: int, workers: int, *, background: bool) -> None:
         """Embed all images that have no vector; `lacking` is how many, for the progress."""
         total = lacking + self.embedded
         if not lacking:
             return
         with self._encoder.for_throughput(workers):
             try:
-                with closing(in_order(self._embed, self._lacking(), workers)) as results:
+                images = self._lacking()
+                with closing(
+                    in_order(self._embed, images, workers, background=background)
+                ) as results:
                     for result in results:
                         self._take(result)
                         done = self.embedded + len(self._batch) + len(self.failed)
@@ -194,9 +200,11 @@ class _Run:
             try:
                 with open_file(path) as opened:
                     if opened.digest == image.digest:
+                        give_way()
                         loaded = opened.load(
                             min_side=self._encoder.min_side, max_pixels=self._max_pixels
                         )
+                        give_way()
                         return image.id, self._encoder.embed(loaded.pixels)
                 reason = "was changed since it was added"
             except ImageError as error:

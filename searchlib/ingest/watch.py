@@ -31,12 +31,13 @@ from searchlib.errors import (
     ModelMismatchError,
 )
 from searchlib.images import printable, remove_stale_temporaries
+from searchlib.ingest import GRACE_DAYS
 from searchlib.ingest.compare import Comparison
 from searchlib.ingest.hints import Hints, judge
 from searchlib.ingest.holder import WatchLock
 from searchlib.ingest.intake import Handling, Intake
 from searchlib.ingest.pending import Pending
-from searchlib.ingest.pipeline import GRACE_DAYS, own_folders, purge, recover
+from searchlib.ingest.pipeline import own_folders, purge, recover
 from searchlib.ingest.report import Report
 from searchlib.ingest.roots import Roots
 from searchlib.ingest.settle import Settled
@@ -48,7 +49,7 @@ from searchlib.ingest.working import Working
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 256
-# From here on two files at once are faster than each on all processors; going over takes a moment.
+# For fewer files it takes longer to open an engine for each processor than to do without.
 _MANY = 16
 _LOOK_AROUND_SECONDS = 0.25
 _RETRY_FAILURES_SECONDS = 20.0

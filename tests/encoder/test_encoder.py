@@ -14,7 +14,8 @@ from PIL import Image, ImageEnhance
 
 from searchlib.encoder import ImageEncoder, built_in_card
 from searchlib.encoder.contract import bare_card
-from searchlib.encoder.engine import get_threads, set_threads
+from searchlib.encoder.engine import get_threads
+from searchlib.encoder.priority import step_back
 from searchlib.errors import CardError
 
 GOLDEN = Path(__file__).parent / "data" / "golden.npy"
@@ -100,21 +101,36 @@ def test_a_model_that_takes_another_input_is_refused(tmp_path: Path) -> None:
         ImageEncoder(wrong).embed(photograph("coffee"))
 
 
-def test_arrangements_that_overlap_give_back_the_threads_that_there_were() -> None:
+def test_an_ingest_leaves_the_threads_of_the_process_alone() -> None:
     before = get_threads()
-    try:
-        set_threads(2)
-        one, other = ImageEncoder(), ImageEncoder()
-        first, second = one.for_throughput(2), other.for_throughput(2)
-        first.__enter__()
-        assert get_threads() == 1
-        second.__enter__()
-        first.__exit__(None, None, None)
-        assert get_threads() == 1
-        second.__exit__(None, None, None)
-        assert get_threads() == 2
-    finally:
-        set_threads(before)
+    encoder = ImageEncoder()
+    with encoder.for_throughput(2):
+        encoder.embed(photograph("coffee"))
+        assert get_threads() == before
+    assert get_threads() == before
+
+
+def test_a_query_gets_the_same_vector_alone_and_beside_an_ingest() -> None:
+    encoder = ImageEncoder()
+    image = photograph("coffee")
+    alone = encoder.embed(image)
+    seen: list[NDArray[np.float32]] = []
+
+    def work() -> None:
+        step_back()
+        seen.extend(encoder.embed(image) for _ in range(5))
+
+    with encoder.for_throughput(2):
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        seen.extend(encoder.embed(image) for _ in range(5))
+        for thread in threads:
+            thread.join()
+    seen.append(encoder.embed(image))
+    assert len(seen) == 16
+    for vector in seen:
+        np.testing.assert_array_equal(vector, alone)
 
 
 def test_pictures_at_once_get_the_vectors_that_each_gets_alone() -> None:

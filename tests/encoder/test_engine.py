@@ -332,6 +332,46 @@ def test_open_engines_give_the_same_bits_after_the_threads_change() -> None:
     assert result.stdout.strip() == "done", result.stderr
 
 
+@pytest.mark.parametrize("model", ["linear", "logarithm", "quantized"])
+def test_a_single_threaded_engine_gives_the_same_bits(model: str, threads: int) -> None:
+    path = DATA / f"{model}.pte"
+    x = np.linspace(1, 9, 65536, dtype=np.float32) if model == "logarithm" else X
+    alone = open_engine(path, single_threaded=True)
+    expected = open_engine(path).run([x])[0].tobytes()
+    assert alone.run([x])[0].tobytes() == expected
+    set_threads(threads + 1)
+    assert alone.run([x])[0].tobytes() == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux to count threads")
+def test_a_single_threaded_engine_starts_no_thread_and_runs_on_its_caller() -> None:
+    """In a process of its own, where nothing has started the thread pool before."""
+    result = run_python(
+        """
+        import os, sys, time
+        from pathlib import Path
+
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy starts threads as well
+        import numpy as np
+        from searchlib.encoder import built_in_card
+        from searchlib.encoder.engine import open_engine, set_threads
+
+        x = np.random.default_rng(0).random((1, 3, 224, 224), np.float32)
+        before = len(os.listdir("/proc/self/task"))
+        alone = open_engine(built_in_card().path, single_threaded=True)
+        began, process = time.thread_time(), time.process_time()
+        outputs = [alone.run([x])[0].tobytes() for _ in range(3)]
+        own, all_of_it = time.thread_time() - began, time.process_time() - process
+        print(len(os.listdir("/proc/self/task")) - before, all_of_it - own < own / 10)
+        set_threads(4)
+        wide = open_engine(built_in_card().path)
+        print(len(os.listdir("/proc/self/task")) - before > 0)
+        print({*outputs, wide.run([x])[0].tobytes(), alone.run([x])[0].tobytes()} == {*outputs})
+        """
+    )
+    assert result.stdout.split() == ["0", "True", "True", "True"], result.stderr
+
+
 @pytest.mark.usefixtures("threads")
 def test_the_threads_can_change_while_engines_run() -> None:
     x = np.linspace(1, 9, 65536, dtype=np.float32)

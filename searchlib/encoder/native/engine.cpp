@@ -10,6 +10,7 @@
 
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor_ptr.h>
+#include <executorch/extension/threadpool/threadpool_guard.h>
 #include <executorch/runtime/backend/interface.h>
 #include <executorch/runtime/backend/options.h>
 #include <executorch/runtime/platform/platform.h>
@@ -21,6 +22,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <stdexcept>
 #include <string>
@@ -111,6 +113,9 @@ size_t get_threads() {
   auto use = use_pool();
   return executorch::extension::threadpool::get_threadpool()->get_thread_count();
 }
+
+// A method that is loaded and run under this guard gets no pool: it runs on the calling thread alone.
+using executorch::extension::threadpool::NoThreadPoolGuard;
 
 void set_threads(uint32_t count) {
   Capture capture;
@@ -203,12 +208,14 @@ class Module {
  public:
   // Plain mmap: XNNPACK copies the weights it needs while a method loads, so locking the pages of
   // a file of hundreds of megabytes in memory would only keep a second copy of them there.
-  explicit Module(const nb::bytes& path)
+  Module(const nb::bytes& path, bool single_threaded)
       : module_(std::string(path.c_str(), path.size()),
-                executorch::extension::Module::LoadMode::Mmap) {
+                executorch::extension::Module::LoadMode::Mmap),
+        single_threaded_(single_threaded) {
     nb::gil_scoped_release release;
     Capture capture;
     auto use = use_pool();
+    const auto alone = stay_on_this_thread();
     check(module_.load(et::Program::Verification::InternalConsistency), capture);
     load_forward(capture);
     const auto meta = module_.method_meta("forward");
@@ -238,6 +245,12 @@ class Module {
   }
 
  private:
+  std::optional<NoThreadPoolGuard> stay_on_this_thread() const {
+    std::optional<NoThreadPoolGuard> guard;
+    if (single_threaded_) guard.emplace();
+    return guard;
+  }
+
   void load_forward(const Capture& capture) {
     check(module_.load_forward(), capture);
     generation_ = pool_generation;
@@ -285,7 +298,9 @@ class Module {
   std::vector<Output> execute(const std::vector<Array>& arrays) {
     Capture capture;
     auto use = use_pool();
-    if (generation_ != pool_generation) {
+    const auto alone = stay_on_this_thread();
+    // Without a pool there is no pointer to one that could dangle.
+    if (!single_threaded_ && generation_ != pool_generation) {
       module_.unload_forward();
       load_forward(capture);
     }
@@ -313,6 +328,7 @@ class Module {
   }
 
   executorch::extension::Module module_;
+  const bool single_threaded_;
   std::mutex mutex_;
   uint64_t generation_ = 0;
   std::vector<Spec> inputs_;
@@ -359,7 +375,8 @@ NB_MODULE(_engine, m) {
   m.def("get_threads", &get_threads, nb::call_guard<nb::gil_scoped_release>());
   m.def("set_threads", &set_threads, nb::arg("count"), nb::call_guard<nb::gil_scoped_release>());
   nb::class_<Module>(m, "Module")
-      .def(nb::init<const nb::bytes&>(), nb::arg("path"))
+      .def(nb::init<const nb::bytes&, bool>(), nb::arg("path"), nb::kw_only(),
+           nb::arg("single_threaded") = false)
       .def_prop_ro("inputs", &Module::inputs)
       .def_prop_ro("outputs", &Module::outputs)
       .def("run", &Module::run, nb::arg("inputs"));
