@@ -142,8 +142,9 @@ def _changes(
     named = select(Change.image_id).where(Change.model_id == model.id, which)
     query = _vectors_of(model).where(Embedding.image_id.in_(named))
     ids, vectors = _read(connection, model, place, query)
-    all_named = np.array(connection.execute(named.distinct()).scalars().all(), np.int64)
-    return Changes(seq, ids, vectors, np.setdiff1d(all_named, ids))
+    # np.setdiff1d loads masked arrays, which takes longer than all the search of a first query.
+    removed = set(connection.execute(named.distinct()).scalars()).difference(ids.tolist())
+    return Changes(seq, ids, vectors, np.array(sorted(removed), np.int64))
 
 
 def _vectors_of(model: ModelRecord) -> Select[int, bytes]:

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from searchlib.encoder.card import ModelCard
 from searchlib.encoder.card_file import built_in_card
 from searchlib.encoder.contract import check_image_model, unit_vectors, verify_model_file
 from searchlib.encoder.pool import EnginePool
-from searchlib.encoder.preprocess import prepare
 from searchlib.encoder.priority import ingesting
 from searchlib.errors import EncoderError, OutputError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from searchlib.encoder.engine import Engine
 
 _Pixels = NDArray[np.float32]
@@ -99,6 +99,8 @@ class ImageEncoder:
             OutputError: the model gave NaN, Inf or a zero vector.
             EncoderError: as for `load`, or the runtime failed.
         """
+        from searchlib.encoder.preprocess import prepare
+
         return self._pool.run(prepare(image, self.card.preprocessing), self._embed_together)
 
     def embed_many(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
@@ -114,6 +116,8 @@ class ImageEncoder:
             OutputError: the model gave NaN, Inf or a zero vector for one of them.
             EncoderError: as for `load`, or the runtime failed.
         """
+        from searchlib.encoder.preprocess import prepare
+
         if not self._verified:
             self.load()
         step = self._pool.largest_batch
