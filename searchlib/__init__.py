@@ -12,14 +12,15 @@ What is named here is public; the rest is not. The errors are drawn in `searchli
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from searchlib import errors
 from searchlib.errors import SearchlibError
+from searchlib.lazily import lazily
 
 if TYPE_CHECKING:
-    from searchlib.catalog import Failure, FolderRecord, Heartbeat
+    from searchlib.catalog import Failure, FolderRecord, Heartbeat, ImageRecord
+    from searchlib.client import Client
     from searchlib.embeddings import ImageEmbeddings, TextEmbeddings
     from searchlib.encoder import ImageEncoder
     from searchlib.exchange import Drift, ExportReport, ImportReport, VectorProgress
@@ -34,11 +35,23 @@ if TYPE_CHECKING:
         WatchEvent,
     )
     from searchlib.library import Library, open_library
-    from searchlib.search import Match
+    from searchlib.search import (
+        Background,
+        Contribution,
+        Match,
+        Question,
+        Results,
+        Term,
+        Threshold,
+        Timings,
+    )
     from searchlib.status import Status
 
 __all__ = [
     "Adding",
+    "Background",
+    "Client",
+    "Contribution",
     "Drift",
     "ExportReport",
     "Failure",
@@ -48,16 +61,22 @@ __all__ = [
     "Heartbeat",
     "ImageEmbeddings",
     "ImageEncoder",
+    "ImageRecord",
     "ImportReport",
     "Library",
     "Match",
     "ModelChange",
     "Progress",
+    "Question",
     "Report",
+    "Results",
     "SearchlibError",
     "Skipped",
     "Status",
+    "Term",
     "TextEmbeddings",
+    "Threshold",
+    "Timings",
     "VectorProgress",
     "WatchEvent",
     "errors",
@@ -67,6 +86,9 @@ __all__ = [
 # Imported when first asked for: what stands behind them takes half a second.
 _HOMES = {
     "Adding": "searchlib.ingest",
+    "Background": "searchlib.search",
+    "Client": "searchlib.client",
+    "Contribution": "searchlib.search",
     "Drift": "searchlib.exchange",
     "ExportReport": "searchlib.exchange",
     "Failure": "searchlib.catalog",
@@ -76,28 +98,24 @@ _HOMES = {
     "Heartbeat": "searchlib.catalog",
     "ImageEmbeddings": "searchlib.embeddings",
     "ImageEncoder": "searchlib.encoder",
+    "ImageRecord": "searchlib.catalog",
     "ImportReport": "searchlib.exchange",
     "Library": "searchlib.library",
     "Match": "searchlib.search",
     "ModelChange": "searchlib.ingest",
     "Progress": "searchlib.ingest",
+    "Question": "searchlib.search",
     "Report": "searchlib.ingest",
+    "Results": "searchlib.search",
     "Skipped": "searchlib.ingest",
     "Status": "searchlib.status",
+    "Term": "searchlib.search",
     "TextEmbeddings": "searchlib.embeddings",
+    "Threshold": "searchlib.search",
+    "Timings": "searchlib.search",
     "VectorProgress": "searchlib.exchange",
     "WatchEvent": "searchlib.ingest",
     "open_library": "searchlib.library",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from searchlib.encoder import ImageEncoder, ModelCard, TextCard, registry
 from searchlib.encoder.card_file import load_any_card
 from searchlib.encoder.contract import bare_card
+from searchlib.encoder.priority import querying
 from searchlib.encoder.text import TextEncoder
 from searchlib.errors import (
     AlreadyGeneratingError,
@@ -320,7 +321,7 @@ class ImageEmbeddings(_Embeddings[ImageEncoder]):
             OutputError: the model gave NaN, Inf or a zero vector.
             EncoderError: the runtime failed.
         """
-        with self._generating(wait=wait) as encoder:
+        with querying(), self._generating(wait=wait) as encoder:
             loaded = load(
                 image, min_side=encoder.min_side, max_pixels=max_pixels, policy=fetch_policy
             )

@@ -2,6 +2,9 @@
 
     SearchlibError
     ├── InputError            a call that cannot be answered: k below 1, a path that is not there
+    │   ├── WhereError          conditions that cannot be understood; points at the wrong word
+    │   ├── CursorError         not a cursor of this library, or one of another question
+    │   └── NotFoundError       no image of this id, or at this path
     ├── WebError              a URL that cannot be fetched; reaches the user as one of the two below
     ├── ImageError            one picture that cannot be used; names the file and the reason
     │   ├── SourceError         it cannot be read: missing, no permission, not a file, no such URL
@@ -18,6 +21,7 @@
     │   ├── AlreadyGeneratingError  the model is at work and the caller did not want to wait
     │   ├── ModelSourceError    no model of this name, or a source that is none
     │   ├── ModelNotInstalledError  a known model that was not downloaded yet
+    │   ├── TextUnsupportedError    words were asked for, and the model knows only pictures
     │   └── DownloadError       a model that cannot be downloaded; names the URL
     │       ├── OfflineError            downloads are switched off
     │       ├── DownloadInterruptedError  it broke off; the next try goes on from there
@@ -25,6 +29,8 @@
     ├── VectorError           vectors or ids of the wrong shape, dtype, length or value
     │   └── VectorFileError     a file of vectors that cannot be taken over; names the file
     ├── IndexServiceError     the server that keeps the index cannot be used; names its address
+    ├── ServerError           a server of this package refused; raised by Client
+    │   └── ServerUnreachableError  there is no answer from it
     ├── CheckpointError       an index file that is missing, torn, damaged or another's; it is
     │                         rebuilt from the catalog and does not reach the user
     └── LibraryError          the library as a whole; names its folder
@@ -34,6 +40,7 @@
         ├── LibraryDamagedError    the catalog is not a database, or a damaged one
         ├── LibraryTooNewError     a newer searchlib wrote it
         ├── DiskFullError          no space left; what was committed before stays
+        ├── ImageGoneError         the file of an image is not what the library knows any more
         └── ModelMismatchError     its vectors come from another model
 
 `str(error)` is one line for a person: what happened, to which file, and what to do.
@@ -50,6 +57,42 @@ class SearchlibError(Exception):
 
 class InputError(SearchlibError, ValueError):
     """A call that cannot be answered as it was asked."""
+
+
+class WhereError(InputError):
+    """Conditions that cannot be understood.
+
+    Attributes:
+        text: the conditions as they were given.
+        start, end: where in the text the wrong word is.
+        reason: what is wrong with it, and what to write.
+    """
+
+    def __init__(self, text: str, start: int, end: int, reason: str) -> None:
+        word = text[start:end]
+        super().__init__(f"{word!r}: {reason}" if word else reason)
+        self.text = text
+        self.start = start
+        self.end = end
+        self.reason = reason
+
+    def pointed(self) -> str:
+        """Three lines for a terminal: the text, a mark under the wrong word, and the reason."""
+        # Whatever would move the mark is one place wide.
+        line = "".join(character if character.isprintable() else " " for character in self.text)
+        mark = " " * self.start + "^" * max(1, self.end - self.start)
+        return f"{line}\n{mark}\n{self.reason}"
+
+    def __reduce__(self) -> tuple[type[WhereError], tuple[str, int, int, str]]:
+        return type(self), (self.text, self.start, self.end, self.reason)
+
+
+class CursorError(InputError):
+    """Not a cursor of this library, or one of another question."""
+
+
+class NotFoundError(InputError):
+    """There is no image of this id, or at this path."""
 
 
 class WebError(SearchlibError):
@@ -160,6 +203,10 @@ class ModelNotInstalledError(EncoderError):
     """A known model that was not downloaded yet."""
 
 
+class TextUnsupportedError(EncoderError):
+    """Words were asked for, and the model of the library knows only pictures."""
+
+
 class DownloadError(EncoderError):
     """A model that cannot be downloaded."""
 
@@ -186,6 +233,39 @@ class VectorFileError(VectorError):
 
 class IndexServiceError(SearchlibError):
     """The server that keeps the index cannot be reached, or refuses; names its address."""
+
+
+class ServerError(SearchlibError):
+    """A server of this package refused.
+
+    Attributes:
+        status: of HTTP; None where there was no answer.
+        code: why, as docs/http.md lists it.
+        detail: why, in words.
+        retry_after: seconds after which another try may do better, or None.
+    """
+
+    def __init__(
+        self, detail: str, *, status: int | None, code: str, retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> Any:
+        return _server_error, (type(self), self.detail, self.status, self.code, self.retry_after)
+
+
+def _server_error(
+    kind: type[ServerError], detail: str, status: int | None, code: str, retry_after: float | None
+) -> ServerError:
+    return kind(detail, status=status, code=code, retry_after=retry_after)
+
+
+class ServerUnreachableError(ServerError):
+    """There is no answer from the server."""
 
 
 class CheckpointError(SearchlibError):
@@ -218,6 +298,10 @@ class LibraryTooNewError(LibraryError):
 
 class DiskFullError(LibraryError):
     """No space left on the library's disk; what was committed before stays."""
+
+
+class ImageGoneError(LibraryError):
+    """No file of an image is in place as the library knows it."""
 
 
 class ModelMismatchError(LibraryError):

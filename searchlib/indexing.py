@@ -6,29 +6,27 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy.typing as npt
-
+# Rooms hand out their names when first asked, so that a query does not wait for what it never uses.
+from searchlib import index, ingest, search
 from searchlib.catalog import Catalog
 from searchlib.current import Current, InUse
 from searchlib.errors import DiskFullError, InputError, LibraryError
-from searchlib.index import Neighbours, Pairs, neighbours, self_join
-from searchlib.index.milvus_service import check_uri
-from searchlib.ingest import absolute
 from searchlib.search import (
     MILVUS,
-    IndexCheck,
     IndexChoice,
-    IndexStatus,
-    IndexTuning,
     LiveIndex,
-    index_status,
-    measure,
     read_choice,
     recall_of,
-    verify,
     write_choice,
 )
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from searchlib.index import Neighbours, Pairs
+    from searchlib.search import IndexCheck, IndexStatus, IndexTuning
 
 IndexProgress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and how much there is."""
@@ -50,7 +48,7 @@ class Indexing:
         Raises:
             LibraryError: the library cannot be read.
         """
-        return index_status(self._catalog, self._catalog.model(), self.folder)
+        return search.index_status(self._catalog, self._catalog.model(), self.folder)
 
     def index_choice(self) -> IndexChoice:
         """What was chosen for the index of this library.
@@ -81,11 +79,13 @@ class Indexing:
             LibraryError: the library cannot be written.
         """
         if recipe == MILVUS and uri:
+            from searchlib.index.milvus_service import check_uri
+
             # Now, and not when the vectors are to be sent.
             check_uri(uri)
             if "://" not in uri:
                 # A file of Milvus Lite, for whoever opens the library from wherever.
-                uri = absolute(uri)
+                uri = ingest.absolute(uri)
         choice = IndexChoice(recipe, recall_of(self._catalog) if recall is None else recall, uri)
         write_choice(self._catalog, choice)
         self._current.reopen_index()
@@ -157,8 +157,8 @@ class Indexing:
         """
         now = self._current.get()
         if now is None:
-            return IndexCheck(0, 0, 0, 0, None, healed=False)
-        return verify(now.index, self._catalog, now.model, on_progress=on_progress)
+            return search.IndexCheck(0, 0, 0, 0, None, healed=False)
+        return search.verify(now.index, self._catalog, now.model, on_progress=on_progress)
 
     def tune_index(
         self, recall: float | None = None, *, on_progress: IndexProgress | None = None
@@ -180,7 +180,7 @@ class Indexing:
             choice = IndexChoice(choice.recipe, recall, choice.uri)
             write_choice(self._catalog, choice)
             now.index.forget_choice()
-        return measure(now.index, target=choice.recall, on_progress=on_progress)
+        return search.measure(now.index, target=choice.recall, on_progress=on_progress)
 
     def neighbours(
         self,
@@ -207,7 +207,7 @@ class Indexing:
             InputError: the library is empty.
             LibraryError: the library cannot be read.
         """
-        return neighbours(
+        return index.neighbours(
             self._in_use().index.verified(), queries, k, exact=exact, on_progress=on_progress
         )
 
@@ -240,7 +240,7 @@ class Indexing:
             InputError: both or neither of threshold and k, one out of range, or an empty library.
             LibraryError: the library cannot be read.
         """
-        return self_join(
+        return index.self_join(
             self._in_use().index.verified(),
             threshold=threshold,
             k=k,

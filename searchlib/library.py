@@ -9,33 +9,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from searchlib import ingest
+from searchlib.asking import Asking
 from searchlib.catalog import Catalog
 from searchlib.current import Current
-from searchlib.encoder import ImageEncoder, ModelCard
 from searchlib.images import (
     DEFAULT_MAX_PIXELS,
     OWN_POLICY,
     FetchPolicy,
-    Source,
 )
 from searchlib.indexing import Indexing
-from searchlib.ingest import (
-    ModelChange,
-    Progress,
-    Skipped,
-    change_model,
-)
-from searchlib.search import Match, nearest, query_vector
-from searchlib.status import Status, status_of
 from searchlib.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    from searchlib.encoder import ImageEncoder, ModelCard
     from searchlib.exchange import ExportReport, ImportReport, VectorProgress
+    from searchlib.ingest import ModelChange, Progress, Skipped
+    from searchlib.status import Status
 
 ENVIRONMENT = "SEARCHLIB_LIBRARY"
 
 
-class Library(Upkeep, Indexing):
+class Library(Upkeep, Indexing, Asking):
     """A library of images, from `open_library`; may be used from many threads."""
 
     def __init__(
@@ -45,6 +40,7 @@ class Library(Upkeep, Indexing):
         create: bool = True,
         encoder: ImageEncoder | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_query_pixels: int | None = None,
         fetch_policy: FetchPolicy = OWN_POLICY,
         background: bool = True,
         database: str | None = None,
@@ -52,7 +48,10 @@ class Library(Upkeep, Indexing):
         catalog = Catalog(folder, create=create, url=database)
         current = Current(catalog, encoder, background=background)
         super().__init__(folder, catalog, current, max_pixels)
+        self._max_query_pixels = max_pixels if max_query_pixels is None else max_query_pixels
         self._fetch_policy = fetch_policy
+        self._answering = None
+        self._answering_lock = threading.Lock()
         self._changing = threading.Lock()
 
     def close(self) -> None:
@@ -70,6 +69,11 @@ class Library(Upkeep, Indexing):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def max_query_pixels(self) -> int:
+        """Images of questions with more are refused."""
+        return self._max_query_pixels
 
     @property
     def encoder(self) -> ImageEncoder:
@@ -107,7 +111,7 @@ class Library(Upkeep, Indexing):
                 stays in use.
         """
         with self._changing, self._current.change_to(card) as coming:
-            return change_model(
+            return ingest.change_model(
                 self._catalog,
                 coming.encoder,
                 coming.model,
@@ -116,32 +120,6 @@ class Library(Upkeep, Indexing):
                 max_pixels=self._max_pixels,
                 on_progress=on_progress,
             )
-
-    def search(self, image: Source, *, k: int = 10) -> list[Match]:
-        """The images nearest to an image, best first.
-
-        Args:
-            image: a path, a file URI, an http(s) URL, a data URI, base64, encoded bytes, a Pillow
-                image, or an array uint8 [height, width, 3].
-            k: how many at most.
-
-        Raises:
-            ImageError: the image cannot be used.
-            InputError: `k` is below 1.
-            LibraryError, EncoderError: the library or the model cannot be used.
-        """
-        now = self._current.get()
-        if now is None:
-            return []
-        vector = query_vector(
-            image,
-            self._catalog,
-            now.encoder,
-            now.model,
-            max_pixels=self._max_pixels,
-            policy=self._fetch_policy,
-        )
-        return nearest(vector, self._catalog, now.index, k)
 
     def import_vectors(
         self,
@@ -242,11 +220,13 @@ class Library(Upkeep, Indexing):
 
     def status(self) -> Status:
         """What is in the library."""
+        from searchlib.status import status_of
+
         return status_of(self._catalog, self.folder, self._current.first_card())
 
     def skipped(self) -> list[Skipped]:
         """The files that could not be used and were not touched since, by path."""
-        return [Skipped(failure.path, failure.reason) for failure in self.failures()]
+        return [ingest.Skipped(failure.path, failure.reason) for failure in self.failures()]
 
 
 def default_folder() -> Path:
@@ -265,6 +245,7 @@ def open_library(
     create: bool = True,
     encoder: ImageEncoder | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_query_pixels: int | None = None,
     fetch_policy: FetchPolicy = OWN_POLICY,
     background: bool = True,
     database: str | None = None,
@@ -277,6 +258,8 @@ def open_library(
         encoder: the model; if there is none, that of the library's vectors, and in an empty library
             the one that comes with the package.
         max_pixels: refuse images with more.
+        max_query_pixels: refuse images with more in questions; for a server, which is asked by
+            others. As for all images if None.
         fetch_policy: what may be fetched where a query is a URL; a server that takes URLs from
             others forbids private addresses.
         background: build a new index in a thread of its own when the library has outgrown the one
@@ -293,6 +276,7 @@ def open_library(
         create=create,
         encoder=encoder,
         max_pixels=max_pixels,
+        max_query_pixels=max_query_pixels,
         fetch_policy=fetch_policy,
         background=background,
         database=database,

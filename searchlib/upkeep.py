@@ -6,25 +6,17 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from searchlib import ingest
 from searchlib.catalog import Catalog, EventSource, Failure, FolderRecord
-from searchlib.current import Current
 from searchlib.errors import InputError
 from searchlib.images import printable, thumbnail_path
-from searchlib.ingest import (
-    GRACE_DAYS,
-    Adding,
-    Handling,
-    Progress,
-    Report,
-    WatchEvent,
-    absolute,
-    check_rules,
-    ingest,
-    is_below,
-    processors,
-    purge,
-)
+from searchlib.ingest import GRACE_DAYS
+
+if TYPE_CHECKING:
+    from searchlib.current import Current
+    from searchlib.ingest import Adding, Handling, Progress, Report, WatchEvent
 
 THUMBNAILS = "thumbnails"
 
@@ -51,6 +43,7 @@ class Upkeep:
         workers: int | None = None,
         retry: bool = False,
         thumbnails: bool | None = None,
+        background: bool = False,
         cancel: threading.Event | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Report:
@@ -64,6 +57,7 @@ class Upkeep:
             workers: how many files are worked on at once; as many as there are processors if None.
             retry: try untouched files again that could not be used before.
             thumbnails: keep a small picture of each new image; as before in this library if None.
+            background: let other threads of this process have the processors first; for a server.
             cancel: set it from another thread to stop after the files under way; all that was done
                 is committed, and the report says that it was cancelled.
             on_progress: called from this thread while it runs.
@@ -79,6 +73,7 @@ class Upkeep:
             workers=workers,
             retry=retry,
             thumbnails=thumbnails,
+            background=background,
             cancel=cancel,
             on_progress=on_progress,
         ) as adding:
@@ -92,6 +87,7 @@ class Upkeep:
         workers: int | None = None,
         retry: bool = False,
         thumbnails: bool | None = None,
+        background: bool = False,
         cancel: threading.Event | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Adding:
@@ -106,17 +102,17 @@ class Upkeep:
         `cancel` does. Files that need not be read are counted in the report alone.
         """
         now = self._current.begin()
-        results = ingest(
+        results = ingest.ingest(
             self._catalog,
             now.encoder,
             now.model,
             paths,
-            self._handling(workers, thumbnails),
+            self._handling(workers, thumbnails, background=background),
             retry=retry,
             stopped=(lambda: False) if cancel is None else cancel.is_set,
             on_progress=on_progress or (lambda _: None),
         )
-        return Adding(results, at_end=now.index.save)
+        return ingest.Adding(results, at_end=now.index.save)
 
     def retry_failures(
         self,
@@ -135,15 +131,15 @@ class Upkeep:
         """
         failed = [failure.path for failure in self.failures(*paths)]
         if not failed:
-            return Report()
+            return ingest.Report()
         self._catalog.places.try_again(failed)
         return self.add(*failed, workers=workers, on_progress=on_progress)
 
     def failures(self, *paths: str | os.PathLike[str]) -> list[Failure]:
         """The files whose last try failed and why, by path: all, or those at and below paths."""
-        roots = [absolute(path) for path in paths]
+        roots = [ingest.absolute(path) for path in paths]
         found = self._catalog.places.failures()
-        return [each for each in found if not roots or is_below(each.path, roots)]
+        return [each for each in found if not roots or ingest.is_below(each.path, roots)]
 
     def purge(self, *, older_than_days: float = 0.0) -> int:
         """Give up files that are missing, and images with their last one; says how many files.
@@ -156,7 +152,7 @@ class Upkeep:
         Raises:
             LibraryError: the library cannot be written.
         """
-        return purge(
+        return ingest.purge(
             self._catalog,
             self.folder / THUMBNAILS,
             older_than_days=older_than_days,
@@ -195,13 +191,13 @@ class Upkeep:
             InputError: it is a file, or a pattern means nothing.
             LibraryError: the library cannot be written.
         """
-        path = absolute(folder)
+        path = ingest.absolute(folder)
         if os.path.isfile(path):  # noqa: PTH113 - a Path raises where it may not look
             raise InputError(f"{printable(path)}: is a file; name the folder that it lies in")
         record = FolderRecord(
             path, recursive, follow_links, tuple(include), tuple(exclude), marker, events, True
         )
-        check_rules(record)
+        ingest.check_rules(record)
         return self._catalog.folders.put(record)
 
     def unregister(self, folder: str | os.PathLike[str]) -> bool:
@@ -209,7 +205,7 @@ class Upkeep:
 
         Its files stay in the library.
         """
-        return self._catalog.folders.forget(absolute(folder))
+        return self._catalog.folders.forget(ingest.absolute(folder))
 
     def watch(
         self,
@@ -220,6 +216,7 @@ class Upkeep:
         grace_days: float = GRACE_DAYS,
         workers: int | None = None,
         thumbnails: bool | None = None,
+        background: bool = False,
         stop: threading.Event | None = None,
         on_event: Callable[[WatchEvent], None] | None = None,
     ) -> Report:
@@ -231,7 +228,7 @@ class Upkeep:
             settle: seconds that a file must have stood still before it is read.
             rescan: seconds between two scans of everything, which find what no event told.
             grace_days: give up what is missing for longer.
-            workers, thumbnails: as for `add`.
+            workers, thumbnails, background: as for `add`.
             stop: set it from another thread or a signal handler; what is under way is finished.
             on_event: is told what happens, by this thread.
 
@@ -247,14 +244,14 @@ class Upkeep:
         from searchlib.ingest.watch import Watcher, WatchRules
 
         for folder in folders:
-            known = self._catalog.folders.get(absolute(folder))
+            known = self._catalog.folders.get(ingest.absolute(folder))
             if known is None or not known.watched:
                 self.register(folder)
         watcher = Watcher(
             self._catalog,
             self._current.begin,
             lambda: self._current.begin().index.save(),
-            self._handling(workers, thumbnails),
+            self._handling(workers, thumbnails, background=background),
             WatchRules(settle=settle, rescan=rescan, grace_days=grace_days),
             stop=stop or threading.Event(),
             on_event=on_event or (lambda _: None),
@@ -276,10 +273,17 @@ class Upkeep:
             raise InputError(f"{digest!r} is no digest; give the 64 hex digits of one") from error
         return path if path.is_file() else None
 
-    def _handling(self, workers: int | None, thumbnails: bool | None) -> Handling:
+    def _handling(
+        self, workers: int | None, thumbnails: bool | None, *, background: bool
+    ) -> Handling:
         folder = self.folder / THUMBNAILS
         if thumbnails is None:
             thumbnails = folder.is_dir()
         if thumbnails and self._catalog.database.writable:
             folder.mkdir(exist_ok=True)
-        return Handling(workers or processors(), self._max_pixels, folder if thumbnails else None)
+        return ingest.Handling(
+            workers or ingest.processors(),
+            self._max_pixels,
+            folder if thumbnails else None,
+            background=background,
+        )

@@ -57,7 +57,7 @@ def test_scores_fall_and_there_are_no_more_than_asked_for(tmp_path: Path, photos
 
 def test_an_empty_library_finds_nothing(tmp_path: Path, photos: Path) -> None:
     with searchlib.open_library(tmp_path / "library") as library:
-        assert library.search(photos / "cat.jpg") == []
+        assert list(library.search(photos / "cat.jpg")) == []
         status = library.status()
     assert (status.images, status.vectors, status.last_change) == (0, 0, None)
 
@@ -130,18 +130,18 @@ def test_an_open_library_follows_when_another_changes_the_model(
 ) -> None:
     coffee = np.asarray(Image.open(original_photos / "coffee.jpg"))
     with searchlib.open_library(filled_library) as library:
-        before = library.search(coffee, k=8)
+        before = library.search(coffee, k=8).matches
         assert library.encoder.identity == encoder.identity
         with searchlib.open_library(filled_library) as other:
             other.use_model(known_models)
-            expected = other.search(coffee, k=8)
-        assert library.search(coffee, k=8) == expected
+            expected = other.search(coffee, k=8).matches
+        assert library.search(coffee, k=8).matches == expected
         assert library.encoder.identity == known_models.identity
         assert [m.score for m in expected] != [m.score for m in before]
         with searchlib.open_library(filled_library) as other:
             other.use_model(encoder.card)
         assert library.add(original_photos).unchanged == 8
-        assert library.search(coffee, k=8) == before
+        assert library.search(coffee, k=8).matches == before
 
 
 def test_a_model_that_is_not_known_here_is_named_and_the_status_is_told_all_the_same(
@@ -406,14 +406,14 @@ def test_a_purge_ends_the_grace_time(library: Library, photos: Path) -> None:
     for name in ("cat.jpg", "coffee.jpg"):
         (photos / name).unlink()
     library.add(photos)
-    before = library.search(photos / "rocket.jpg", k=100)
+    before = library.search(photos / "rocket.jpg", k=100).matches
     assert library.status().vectors == 8
     assert library.purge(older_than_days=1) == 0
     assert library.purge() == 2
     assert library.purge() == 0
     # The cat has another place.
     assert library.status().vectors == 7
-    assert library.search(photos / "rocket.jpg", k=100) == before
+    assert library.search(photos / "rocket.jpg", k=100).matches == before
 
 
 def test_an_image_that_was_edited_away_goes_with_a_purge(library: Library, photos: Path) -> None:

@@ -26,9 +26,6 @@ from searchlib.images.raw import RawFile, open_raw
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_MAX_PIXELS = 500_000_000
-"""The largest picture that is decoded, in pixels; at four bytes each it takes 2 GB of memory."""
-
 MinSide = int | tuple[int, int]
 
 # What to do to see a picture of each EXIF orientation upright (CIPA DC-008, 4.6.5).

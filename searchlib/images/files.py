@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING
 from blake3 import blake3
 
 from searchlib.errors import SourceError
-from searchlib.images.decode import DEFAULT_MAX_PIXELS, LoadedImage, MinSide, decode
+from searchlib.images import DEFAULT_MAX_PIXELS
+from searchlib.images.decode import LoadedImage, MinSide, decode
 from searchlib.images.names import printable
 
 if TYPE_CHECKING:

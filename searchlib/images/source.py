@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from PIL import Image
 
 from searchlib.errors import DecodeError, SourceError
-from searchlib.images.decode import DEFAULT_MAX_PIXELS, LoadedImage, MinSide, convert, decode
+from searchlib.images import DEFAULT_MAX_PIXELS
+from searchlib.images.decode import LoadedImage, MinSide, convert, decode
 from searchlib.images.encoded import BASE64_LABEL, DATA_LABEL, data_uri, from_base64
 from searchlib.images.files import fingerprint, open_file
 from searchlib.images.formats import HEAD_BYTES, sniff, stranger

@@ -7,6 +7,7 @@ They are a cache: any of them can be deleted, and one that cannot be written is 
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import secrets
@@ -14,10 +15,12 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-
-from PIL import Image
+from typing import IO, TYPE_CHECKING
 
 from searchlib.images.names import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,13 @@ def write_thumbnail(folder: Path, digest: bytes, pixels: Image.Image) -> bool:
     return True
 
 
+def thumbnail_bytes(pixels: Image.Image) -> bytes:
+    """A thumbnail as `write_thumbnail` writes it: WebP, up to 256 pixels on the longer side."""
+    written = io.BytesIO()
+    _save(_reduced(pixels), written)
+    return written.getvalue()
+
+
 def remove_thumbnail(folder: Path, digest: bytes) -> None:
     """Remove the thumbnail of this content, if there is one. Errors are logged as on writing."""
     try:
@@ -103,6 +113,8 @@ def _reduced(pixels: Image.Image) -> Image.Image:
     if longer <= SIDE:
         return pixels
     size = (max(round(width * SIDE / longer), 1), max(round(height * SIDE / longer), 1))
+    from PIL import Image
+
     # First by whole numbers to twice the size, which is fast, and then with the good filter.
     return pixels.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
 
@@ -113,12 +125,16 @@ def _write(path: Path, small: Image.Image) -> None:
     temporary = path.with_name(f"{path.stem}.{secrets.token_hex(4)}{_TEMPORARY}")
     try:
         with temporary.open("xb") as file:
-            small.save(file, "WEBP", quality=_QUALITY, method=_EFFORT, exif=b"", icc_profile=b"")
+            _save(small, file)
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _save(small: Image.Image, file: IO[bytes]) -> None:
+    small.save(file, "WEBP", quality=_QUALITY, method=_EFFORT, exif=b"", icc_profile=b"")
 
 
 def _warn_once(folder: Path, error: OSError) -> None:

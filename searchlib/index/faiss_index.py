@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,14 @@ from searchlib.errors import VectorError
 from searchlib.index.accelerator import Stop, Tuning, never
 from searchlib.index.base import Base, BaseFacts, Live
 from searchlib.index.checks import check_dimension, check_ids, check_k, check_pairs, check_vectors
-from searchlib.index.merge import Progress, merged, untold
 from searchlib.index.protocol import Ids, Neighbours, Subset, Vectors
 from searchlib.index.recipes import Recipe
 from searchlib.index.scan import Mask, Snapshot
 from searchlib.index.segments import SEGMENT_ROWS, Codes, Segment, cut, removed, upserted
 from searchlib.index.state import State, caught_up
+
+if TYPE_CHECKING:
+    from searchlib.index.merge import Progress
 
 
 class FaissIndex:
@@ -246,6 +249,9 @@ class FaissIndex:
             CheckpointError: the base that there is is damaged.
             OSError: the files cannot be written.
         """
+        # Brings tuning with it, which a query should not pay.
+        from searchlib.index.merge import merged, untold
+
         if not self._merging.acquire(blocking=False):
             return False
         try:

@@ -31,7 +31,7 @@ from searchlib.index.recipes import Recipe
 from searchlib.index.segments import SEGMENT_ROWS, Codes, Segment, cut, room
 from searchlib.index.state import Merged, State
 from searchlib.index.training import Stopped
-from searchlib.index.tune import tune
+from searchlib.index.tuning import tune
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and how much there is."""

@@ -36,6 +36,7 @@ from searchlib.index import (
 )
 from searchlib.search.choice import IndexChoice, Parts, is_build_due, read_choice, recipe_for
 from searchlib.search.following import alone, apply_changes, stream_from
+from searchlib.search.merging import BackgroundMerging
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,7 @@ REPLAY_AT_MOST = 10_000
 second."""
 
 _LOOKS = 10
-_LOOK_SECONDS = 1.0
 _CHOICE_SECONDS = 5.0
-_RETRY_SECONDS = 600.0
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a step, how much of it is done, and how much there is."""
@@ -76,12 +75,16 @@ class LiveIndex:
         self._replayed = 0
         self._tried_to_save = False
         self._choice: tuple[float, IndexChoice] | None = None
-        self._merging: threading.Thread | None = None
-        self._merge_after = 0.0
-        self._closed = threading.Event()
+        self._merging = BackgroundMerging(str(self.path), self.merge)
 
     def __len__(self) -> int:
         return len(self.current())
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search compares with every vector unless it is told to."""
+        index = self._index
+        return index is None or index.base is None
 
     def search(
         self,
@@ -111,9 +114,7 @@ class LiveIndex:
 
     def close(self) -> None:
         """Stop what goes on in the background."""
-        self._closed.set()
-        if self._merging is not None:
-            self._merging.join()
+        self._merging.close()
 
     def refresh(self) -> None:
         """Apply what was committed since; write a checkpoint if that was much or there is none."""
@@ -223,7 +224,7 @@ class LiveIndex:
                     self.recipe(index),
                     checkpoint=self.path,
                     target=self.choice.recall,
-                    stop=stop or self._closed.is_set,
+                    stop=stop or self._merging.is_closed,
                     on_progress=on_progress,
                 )
             except CheckpointError as error:
@@ -287,7 +288,7 @@ class LiveIndex:
                 # Outside the lock, so that searches go on.
                 index = self._save(index)
             if self._background:
-                self._merge_in_background(index)
+                self._merging.look(lambda: self.is_merge_due(index))
         return index
 
     def _save(self, index: FaissIndex) -> FaissIndex:
@@ -314,29 +315,6 @@ class LiveIndex:
                 logger.debug("%s: went over to what another process merged", self.path)
             assert self._index is not None
             return self._index
-
-    def _merge_in_background(self, index: FaissIndex) -> None:
-        now = time.monotonic()
-        if now < self._merge_after or (self._merging and self._merging.is_alive()):
-            return
-        # Not at every question: what is due is read from a file.
-        self._merge_after = now + _LOOK_SECONDS
-        if self._closed.is_set() or not self.is_merge_due(index):
-            return
-
-        def work() -> None:
-            try:
-                if not self.merge():
-                    self._merge_after = time.monotonic() + _CHOICE_SECONDS
-            except Exception as error:
-                # Only a cache, and searches go on with what there is; but someone should know.
-                logger.warning("%s cannot be merged: %s", self.path, error)
-                self._merge_after = time.monotonic() + _RETRY_SECONDS
-
-        with self._lock:
-            if self._merging is None or not self._merging.is_alive():
-                self._merging = threading.Thread(target=work, name="searchlib-merge", daemon=True)
-                self._merging.start()
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[bool]:

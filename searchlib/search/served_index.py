@@ -65,6 +65,11 @@ class ServedIndex:
     def __len__(self) -> int:
         return len(self.current())
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search compares with every vector unless it is told to."""
+        return False
+
     def search(
         self,
         queries: NDArray[np.float32],

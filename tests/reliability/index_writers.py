@@ -27,7 +27,7 @@ import pytest
 
 from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, Stat
 from searchlib.index import NumpyIndex, Subset, load_recipe, merge, tune
-from searchlib.search import IndexChoice, LiveIndex, choice, live_index, write_choice
+from searchlib.search import IndexChoice, LiveIndex, choice, live_index, merging, write_choice
 
 DIMENSION = 16
 IDENTITY = "c" * 64
@@ -48,6 +48,7 @@ def small() -> Iterator[None]:
         patch.setattr(choice, "FRESH_AT_LEAST", 80)
         patch.setattr(choice, "FRESH_AT_MOST", 200)
         patch.setattr(live_index, "_CHOICE_SECONDS", 0.05)
+        patch.setattr(merging, "_PAUSE_SECONDS", 0.05)
         yield
 
 

@@ -11,7 +11,8 @@ import pytest
 from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile, Stat
 from searchlib.errors import LibraryDamagedError
 from searchlib.index import NumpyIndex, read_saved
-from searchlib.search import LiveIndex, live_index, nearest
+from searchlib.search import LiveIndex, live_index
+from tests.search.asked import nearest
 
 DIMENSION = 16
 FACTS = Facts(bytes=10, format="JPEG", width=4, height=3)
@@ -61,7 +62,7 @@ def assert_in_step(index: LiveIndex, catalog: Catalog, model: ModelRecord) -> No
 
 def test_an_empty_library_has_no_neighbours(catalog: Catalog, model: ModelRecord) -> None:
     index = LiveIndex(catalog, model, catalog.database.folder)
-    assert nearest(vector(1), catalog, index, 5) == []
+    assert list(nearest(vector(1), catalog, model, index, 5)) == []
 
 
 def test_new_vectors_are_found_at_once(catalog: Catalog, model: ModelRecord) -> None:
@@ -186,12 +187,13 @@ def test_images_of_which_every_copy_is_missing_are_left_out(
 ) -> None:
     put(catalog, model, *range(100))
     index = LiveIndex(catalog, model, catalog.database.folder)
-    before = nearest(vector(7), catalog, index, 100)
+    before = nearest(vector(7), catalog, model, index, 100)
     assert len(before) == 100
     lost = before[:60]
     catalog.places.mark_missing([match.path for match in lost])
-    after = nearest(vector(7), catalog, index, 10)
-    assert after == before[60:70]
+    after = nearest(vector(7), catalog, model, index, 10)
+    assert [match.path for match in after] == [match.path for match in before[60:70]]
+    assert [match.score for match in after] == [match.score for match in before[60:70]]
 
 
 # -- saved by who only adds ----------------------------------------------------------------------

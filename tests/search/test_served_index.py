@@ -22,10 +22,11 @@ from searchlib.catalog import Catalog, Facts, ModelRecord, NewContent, ReadFile,
 from searchlib.errors import IndexServiceError, InputError, LibraryDamagedError
 from searchlib.index import NumpyIndex, Subset
 from searchlib.index.milvus_collection import MilvusCollection
-from searchlib.search import nearest, served_index
+from searchlib.search import served_index
 from searchlib.search.inspection import measure, verify
 from searchlib.search.served_index import ServedIndex
 from tests.milvus import MISSING, SECRET, MilvusServer
+from tests.search.asked import nearest
 
 if MISSING:
     pytest.skip("milvus-lite is not installed", allow_module_level=True)
@@ -169,10 +170,10 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 
 
 def test_an_empty_library_has_no_neighbours(
-    catalog: Catalog, opened: Opens, monkeypatch: pytest.MonkeyPatch
+    catalog: Catalog, model: ModelRecord, opened: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = opened()
-    assert nearest(vector(1), catalog, index, 5) == []
+    assert list(nearest(vector(1), catalog, model, index, 5)) == []
     monkeypatch.setattr(ServedIndex, "_opened", None)  # which would connect once more
     assert len(index) == 0
 

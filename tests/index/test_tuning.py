@@ -8,7 +8,7 @@ import pytest
 from searchlib.index.accelerator import Accelerator, Stopped, Tuning
 from searchlib.index.recipes import Recipe
 from searchlib.index.training import decoded
-from searchlib.index.tune import FACTORS, tune
+from searchlib.index.tuning import FACTORS, tune
 
 DIMENSION = 64
 ROWS = 2000
