@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import click
 
-from searchlib.cli.add import add
-from searchlib.cli.export import export
-from searchlib.cli.failures import failures
-from searchlib.cli.folders import folders
-from searchlib.cli.index import index
-from searchlib.cli.models import models
-from searchlib.cli.purge import purge
-from searchlib.cli.search import search
-from searchlib.cli.shared import Commands
-from searchlib.cli.status import status
-from searchlib.cli.vectors import vectors
-from searchlib.cli.watch import watch
+from searchlib.cli.shared import Commands, Modules
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    # Each is in the module of its name.
+    commands=Modules(
+        "add",
+        "watch",
+        "search",
+        "images",
+        "tag",
+        "status",
+        "folders",
+        "failures",
+        "index",
+        "purge",
+        "vectors",
+        "models",
+        "serve",
+        "export",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="searchlib", prog_name="searchlib")
 def main() -> None:
     """Find images by what they look like.
@@ -31,19 +40,3 @@ def main() -> None:
     A library remembers the images of the folders that were added to it. It lies in the folder
     given with --library, else in $SEARCHLIB_LIBRARY, else in your data folder.
     """
-
-
-for command in (
-    add,
-    watch,
-    search,
-    status,
-    folders,
-    failures,
-    index,
-    purge,
-    vectors,
-    models,
-    export,
-):
-    main.add_command(command)

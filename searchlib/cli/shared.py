@@ -9,16 +9,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from searchlib.errors import SearchlibError
+from searchlib.errors import SearchlibError, WhereError
 
 if TYPE_CHECKING:
+    from searchlib.catalog.conditions import Condition
     from searchlib.library import Library
 
 OK, NOTHING_FOUND, FAILED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 130
@@ -30,6 +32,36 @@ HOW_TO_BUILD = "run `searchlib index build`, or leave `searchlib watch` running"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+class Modules(MutableMapping[str, click.Command]):
+    """Commands by name, each imported when it is asked for: a query should not wait for the others.
+
+    Args:
+        names: of the commands; each is in the module of `searchlib.cli` that is named like it.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._commands: dict[str, click.Command | None] = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> click.Command:
+        command = self._commands[name]
+        if command is None:
+            module = import_module(f"searchlib.cli.{name}")
+            command = self._commands[name] = getattr(module, name)
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._commands[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._commands)
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+
 class Commands(click.Group):
     """A group that says errors in a line and has an exit code for each way to end."""
 
@@ -39,6 +71,9 @@ class Commands(click.Group):
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
+        except WhereError as error:
+            say(error.pointed())
+            ctx.exit(FAILED)
         except SearchlibError as error:
             say(f"searchlib: {_one_line(str(error))}")
             ctx.exit(FAILED)
@@ -104,6 +139,15 @@ def open_library(folder: Path | None, *, create: bool = False, background: bool 
     atexit.register(gc.freeze)
     database = os.environ.get(DATABASE) or None
     return open_library(folder, create=create, background=background, database=database)
+
+
+def conditions(where: str | None) -> Condition | None:
+    """Conditions in words; folders in them may be given as seen from the working folder."""
+    if where is None or not where.strip():
+        return None
+    from searchlib.search.where import parse_where
+
+    return parse_where(where, folder=os.getcwd())  # noqa: PTH109 - as text, whatever is in it
 
 
 def say(line: str) -> None:

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import sqlite3
-import sys
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -210,7 +209,7 @@ def test_the_catalog_keeps_names_as_the_disk_has_them(fill, photos, library_fold
 def test_without_a_terminal_progress_comes_in_plain_lines(
     photos, library_folder, environment, monkeypatch
 ):
-    monkeypatch.setattr(sys.modules["searchlib.cli.progress"], "_LINE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("searchlib.cli.progress._LINE_EVERY_SECONDS", 0)
     arguments = ["add", str(photos), "--library", str(library_folder)]
     done = CliRunner().invoke(main, arguments, env=environment)
     assert done.exit_code == 0

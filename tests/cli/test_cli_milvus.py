@@ -43,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[MilvusServer]:
 def found(command: Command, photograph: Path) -> list[tuple[str, float]]:
     """Paths and scores of all that `search` finds, the nearest first."""
     answer = json.loads(command("search", photograph, "--json", "-k", "20").stdout)
-    return [(match["path"], round(match["score"], 4)) for match in answer]
+    return [(match["path"], round(match["score"], 4)) for match in answer["matches"]]
 
 
 def test_a_file_of_milvus_lite_answers_as_the_exact_index_does(

@@ -93,7 +93,7 @@ def test_a_model_of_ones_own_is_added_used_and_left_again(
     assert b"uses own now: 8 images embedded" in used.stdout
     cat = original_photos / "cat.jpg"
     found = run("search", cat, "--library", filled_library, "--json", env=env)
-    assert json.loads(found.stdout)[0]["path"] == str(cat)
+    assert json.loads(found.stdout)["matches"][0]["path"] == str(cat)
     status = json.loads(run("status", "--library", filled_library, "--json", env=env).stdout)
     assert (status["model"], status["dimension"]) == ("own", 512)
     back = models("use", "tiny-vit-5m", "--library", filled_library, "--json")

@@ -88,8 +88,13 @@ def test_paths_and_nul_print_nothing_else(run, original_photos, filled_library):
 def test_the_json_says_what_is_known_of_each_match(run, original_photos, filled_library):
     query = original_photos / "coins.png"
     done = run("search", query, "-k2", "--json", "--library", filled_library)
-    first, second = json.loads(done.stdout)
+    answer = json.loads(done.stdout)
+    assert (answer["model"], answer["exact"]) == ("tiny-vit-5m", True)
+    first, second = answer["matches"]
     assert (first["path"], first["score"]) == (str(query), 1.0)
+    assert (first["rank"], second["rank"]) == (1, 2)
+    (term,) = first["terms"]
+    assert (term["term"], term["kind"], term["share"]) == (str(query), "image", first["score"])
     assert second["score"] < 1
     image = first["image"]
     with Image.open(query) as picture:
@@ -110,7 +115,9 @@ def test_an_empty_library_says_what_to_do(run, fill, tmp_path, original_photos, 
     ]
     assert (done.returncode, done.stdout) == (1, b"")
     as_json = run("search", original_photos / "cat.jpg", "--json", "--library", library_folder)
-    assert (as_json.returncode, as_json.stdout, as_json.stderr) == (1, b"[]\n", b"")
+    assert (as_json.returncode, as_json.stderr) == (1, b"")
+    answer = json.loads(as_json.stdout)
+    assert (answer["matches"], answer["cursor"]) == ([], None)
 
 
 def test_a_folder_without_a_library_is_named_and_not_made_one(run, original_photos, library_folder):
@@ -128,7 +135,7 @@ def test_a_folder_without_a_library_is_named_and_not_made_one(run, original_phot
     ("name", "words"),
     [
         ("nowhere.jpg", "no such file"),
-        ("folder", "is a folder, not a file"),
+        ("./folder", "is a folder"),
         ("letter.jpg", "not an image: no decoder knows its first bytes"),
         ("empty.jpg", "the file is empty"),
         # Port 9 is the discard service, which nothing runs any more.

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -189,7 +188,7 @@ def test_progress_comes_in_plain_lines_without_a_terminal(
 
     from searchlib.cli import main
 
-    monkeypatch.setattr(sys.modules["searchlib.cli.progress"], "_LINE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("searchlib.cli.progress._LINE_EVERY_SECONDS", 0)
     arguments = ["vectors", "import", phone(), "--root", photos, "--library", library_folder]
     done = CliRunner().invoke(main, [*map(str, arguments), "--verify", "0"], env=environment)
     assert done.exit_code == 0
