@@ -26,6 +26,7 @@ APP = Path("demo-app")
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins")
 SIDE = 2000
 PATIENCE_SECONDS = 0.2
+BAR = 20
 
 
 def make_albums(folder: Path) -> list[Path]:
@@ -67,6 +68,15 @@ class Import(threading.Thread):
             tell(error)
 
 
+def bar(progress: Progress) -> str:
+    """What a progress bar shows; a dialog would draw it over the one before."""
+    if progress.total is None:
+        return f"{progress.done} pictures found"
+    filled = BAR * progress.done // max(progress.total, 1)
+    skipped = f", {progress.skipped} skipped" if progress.skipped else ""
+    return f"[{'#' * filled:.<{BAR}}] {progress.done} of {progress.total}{skipped}"
+
+
 def import_folder(
     library: Library, folder: Path, added: Counter[str], *, impatient: bool = False
 ) -> Report:
@@ -79,10 +89,7 @@ def import_folder(
     while True:
         message = task.messages.get()
         if isinstance(message, Progress):
-            if message.total is None:
-                print(f"{folder.name}: {message.done} pictures found")
-            else:
-                print(f"{folder.name}: {message.done * 100 // message.total} %")
+            print(f"{folder.name}: {bar(message)}")
         elif isinstance(message, FileResult):
             reason = "" if message.reason is None else f", {message.reason}"
             print(f"  {Path(message.path).name}: {message.outcome}{reason}")

@@ -7,6 +7,7 @@ folder (default: demo) gets the album, the library and a contact sheet.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import skimage.data
@@ -44,7 +45,7 @@ def make_album(folder: Path) -> list[Path]:
     return originals
 
 
-def draw(rows: list[list[searchlib.Match]], target: Path) -> None:
+def draw(rows: Sequence[Sequence[searchlib.Match]], target: Path) -> None:
     """A contact sheet: a row for each question, the question first."""
     width, height = TILE[0], TILE[1] + CAPTION
     sheet = Image.new("RGB", (width * len(rows[0]), height * len(rows)), "white")

@@ -1,0 +1,1 @@
+"""The pages for readers, and what makes some of them: see `docs.generate`."""
