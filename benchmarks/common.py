@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 import platformdirs
 
 ROOT = Path(__file__).resolve().parents[1]
+_NOTHING: Mapping[str, str] = {}
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _PACKAGES = (
     "searchlib",
@@ -57,18 +58,26 @@ class Run:
     stdout: str
 
 
-def run(command: Sequence[str | Path]) -> Run:
+def run(
+    command: Sequence[str | Path], *, folder: Path = ROOT, environment: Mapping[str, str] = _NOTHING
+) -> Run:
     """Run a command and measure all of it, the start of the process included.
+
+    Args:
+        command: its words.
+        folder: that it starts in.
+        environment: variables on top of those of this process.
 
     Raises:
         BenchmarkError: it ended with another code than 0.
     """
     words = [str(word) for word in command]
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
+    with tempfile.TemporaryDirectory() as scratch:
+        report = Path(scratch) / "report.json"
         done = subprocess.run(
             [sys.executable, "-I", "-S", str(_LAUNCHER), str(report), *words],
-            cwd=ROOT,
+            cwd=folder,
+            env={**os.environ, **environment},
             capture_output=True,
             text=True,
         )

@@ -18,8 +18,7 @@ from benchmarks.common import ROOT, BenchmarkError, module_command, say, searchl
 from benchmarks.ingestion_stages import contents
 from searchlib import open_library
 from searchlib.catalog import Catalog
-from searchlib.encoder import ImageEncoder
-from searchlib.search import LiveIndex, nearest, query_vector
+from searchlib.search import LiveIndex
 
 SETTLE = 1.0
 POLL_SECONDS = 0.01
@@ -182,23 +181,17 @@ class _Searcher:
     """
 
     def __init__(self, library: Path) -> None:
-        self._catalog = Catalog(library, create=False)
-        self._encoder = ImageEncoder()
-        model = self._catalog.model()
-        if model is None:
-            raise BenchmarkError(f"{library}: this library is empty")
-        self._model = model
-        self._index = LiveIndex(self._catalog, model, library)
+        self._library = open_library(library, create=False, background=False)
 
     def __enter__(self) -> _Searcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._catalog.close()
+        self._library.close()
 
     def seconds_until_found(self, path: Path, content: bytes, *, by_rename: bool) -> float:
         """From the close of a new file to the search that finds it."""
-        vector = query_vector(content, self._catalog, self._encoder, self._model)
+        vector = self._library.embed(content)
         written = path.with_suffix(".part") if by_rename else path
         with written.open("wb") as file:
             file.write(content)
@@ -206,7 +199,7 @@ class _Searcher:
         if by_rename:
             written.replace(path)
         while True:
-            matches = nearest(vector, self._catalog, self._index, 1)
+            matches = self._library.search(vector, k=1)
             seconds = time.perf_counter() - closed
             if matches and matches[0].path == str(path):
                 return seconds

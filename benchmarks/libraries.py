@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,15 @@ REAL_VECTORS = 500
 NOISE = 0.5
 """Length of the noise that is added to a unit vector; about 0.9 is the cosine of the two."""
 
-FORMAT = 1
+FORMAT = 2
 """To be raised when what is written changes, so that libraries of before are not used again."""
+
+ALBUMS = 1000
+"""How many folders the files of a library lie in: a hundred in each of ten others."""
+
+FIRST_TAKEN = datetime(2010, 1, 1)
+YEARS = 10
+"""In which years the photographs are said to be taken, in the order of their numbers."""
 
 _BATCH = 4000
 
@@ -104,7 +112,7 @@ def _build(folder: Path, encoder: ImageEncoder, vectors: NDArray[np.float32], si
         model = _model(catalog, encoder)
         catalog.folders.put(FolderRecord("/photographs"))
         for first in range(0, size, _BATCH):
-            batch = list(_files(vectors, first, min(first + _BATCH, size)))
+            batch = list(_files(vectors, first, min(first + _BATCH, size), size))
             catalog.record(model, batch, gone=lambda *_: False)
         LiveIndex(catalog, model, folder).refresh()
     finally:
@@ -127,30 +135,40 @@ def _model(catalog: Catalog, encoder: ImageEncoder) -> ModelRecord:
     )
 
 
-def _files(vectors: NDArray[np.float32], first: int, stop: int) -> Iterator[ReadFile]:
-    """The images of these numbers: as if each were a photograph of 12 MP in a folder by month."""
+def taken(number: int, size: int) -> datetime:
+    """When the photograph of this number was taken, in a library of that size."""
+    return FIRST_TAKEN + timedelta(seconds=number * YEARS * 365 * 86_400 // size)
+
+
+def album(number: int, size: int) -> str:
+    """The folder that the photograph of this number lies in, in a library of that size."""
+    at = number * ALBUMS // size
+    return f"/photographs/{at * 10 // ALBUMS}/{at:03}"
+
+
+def _files(vectors: NDArray[np.float32], first: int, stop: int, size: int) -> Iterator[ReadFile]:
+    """The images of these numbers: as if each were a photograph of 12 MP."""
     random = np.random.default_rng(first)
     numbers = np.arange(first, stop)
-    length = NOISE * (numbers >= len(vectors))
+    far = NOISE * (numbers >= len(vectors))
     noise = random.standard_normal((len(numbers), vectors.shape[1]), np.float32)
-    noise *= (length / np.sqrt(vectors.shape[1]))[:, None].astype(np.float32)
+    noise *= (far / np.sqrt(vectors.shape[1]))[:, None].astype(np.float32)
     noisy = vectors[numbers % len(vectors)] + noise
     unit = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
     for number, vector in zip(numbers.tolist(), unit, strict=True):
-        size = 3_000_000 + number
-        month = number // 1000
+        length = 3_000_000 + number
         yield ReadFile(
-            path=f"/photographs/{2000 + month // 12}/{month % 12 + 1:02}/IMG_{number:08}.jpg",
-            stat=Stat(size, 1_600_000_000_000_000_000 + number, 1_000_000 + number),
+            path=f"{album(number, size)}/IMG_{number:08}.jpg",
+            stat=Stat(length, 1_600_000_000_000_000_000 + number, 1_000_000 + number),
             digest=blake3(number.to_bytes(8, "little")).digest(),
             folder="/photographs",
             content=NewContent(
                 Facts(
-                    bytes=size,
+                    bytes=length,
                     format="JPEG",
                     width=4000,
                     height=3000,
-                    taken_at="2020-06-01T12:00:00",
+                    taken_at=taken(number, size).isoformat(),
                     camera_make="Camera",
                     camera_model="Camera 1000",
                     latitude=48.2082,

@@ -121,7 +121,7 @@ def cold(built: BuiltLibrary, queries: Path, *, rounds: int, peer: Path | None) 
     ours, others, shared = [], [], []
     for number, picture in enumerate(sorted(queries.iterdir())[: rounds + 1]):
         done = run([*searchlib_command(), "search", picture, "--library", built.folder, "--json"])
-        paths = [match["path"] for match in json.loads(done.stdout)]
+        paths = [match["path"] for match in json.loads(done.stdout)["matches"]]
         if len(paths) != K:
             raise BenchmarkError(f"searchlib gave {len(paths)} matches for {picture}, not {K}")
         if number:

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
-from searchlib.catalog import Catalog
-from searchlib.encoder import ImageEncoder
-from searchlib.search import LiveIndex, nearest, query_vector
+from searchlib import open_library
 
 K = 10
 _WARM_UP = 5
@@ -25,28 +22,16 @@ def main() -> None:
     """Measure."""
     library, folder = map(Path, sys.argv[1:])
     pictures = sorted(folder.iterdir())
-    # What Library.search does, in its two halves.
-    catalog = Catalog(library, create=False)
-    encoder = ImageEncoder()
-    model = catalog.model()
-    if model is None:
-        raise SystemExit(f"{library}: this library is empty")
-    index = LiveIndex(catalog, model, library)
     encode, search = [], []
-    for number, path in enumerate([*pictures[:_WARM_UP], *pictures]):
-        start = time.perf_counter()
-        if catalog.model() is None:
-            raise SystemExit(f"{library}: this library is empty")
-        vector = query_vector(path, catalog, encoder, model)
-        embedded = time.perf_counter()
-        matches = nearest(vector, catalog, index, K)
-        end = time.perf_counter()
-        if len(matches) != K:
-            raise SystemExit(f"{library}: {len(matches)} matches for {path}, not {K}")
-        if number >= _WARM_UP:
-            encode.append((embedded - start) * 1000)
-            search.append((end - embedded) * 1000)
-    catalog.close()
+    with open_library(library, create=False, background=False) as opened:
+        for number, path in enumerate([*pictures[:_WARM_UP], *pictures]):
+            found = opened.search(path, k=K)
+            if len(found) != K:
+                raise SystemExit(f"{library}: {len(found)} matches for {path}, not {K}")
+            if number >= _WARM_UP:
+                spent = found.timings
+                encode.append((spent.decode + spent.encode) * 1000)
+                search.append((spent.total - spent.decode - spent.encode) * 1000)
     print(json.dumps({"encode_ms": encode, "search_ms": search}))
 
 
