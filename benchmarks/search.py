@@ -67,7 +67,7 @@ class Sizes:
     filter_queries: int
 
 
-USUAL = Sizes(40, 3, 20.0, 2, 9000, 30.0, 20.0, 2, 9, 60)
+USUAL = Sizes(40, 3, 20.0, 2, 15_000, 30.0, 20.0, 2, 9, 60)
 QUICK = Sizes(4, 1, 3.0, 1, 1500, 3.0, 5.0, 1, 2, 8)
 _NEW_PHOTOGRAPHS = 200
 

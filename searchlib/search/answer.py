@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Fetched beyond what is asked for, so that a few missing images do not cost a second search.
 _SPARE = 16
-_LITTLE_SPARE = 4
+_LITTLE_SPARE = 2
 _WIDEN = 4
 # To the first search for all above a threshold.
 _FIRST = 256

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # How many of the nearest are looked at first, and at most, before all that meet a condition are
 # read. To look up 400 in the catalog takes about as long as to search a hundred thousand vectors.
-_LOOK_FIRST = 64
+_LOOK_FIRST = 200
 _LOOK_LAST = 400
 _MARGIN = 1.5
 # Subsets are kept for so many conditions; each takes up to 8 bytes an image.
