@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Double,
+    Select,
     and_,
     case,
     cast,
@@ -119,6 +120,22 @@ def criterion(
             return _labelled(_PROPERTY, _number(condition), few=few)
         case _:
             return _of_image(condition, sqlite=sqlite)
+
+
+def rows_of_index(condition: c.Condition, *, sqlite: bool) -> Select[Any] | None:
+    """Rows that an index finds, at least one for each image that meets a condition.
+
+    None for a condition that no index helps with.
+    """
+    match condition:
+        case c.Below(folder):
+            return select(_FILE.c.image_id).where(below(folder))
+        case c.Tagged(tag):
+            return select(_TAG.c.image_id).where(_is(_TAG.c.folded, folded(tag)))
+        case c.Taken() | c.Moment("added"):
+            return select(_IMAGE.c.id).where(_of_image(condition, sqlite=sqlite))
+        case _:
+            return None
 
 
 def _of_image(condition: c.Condition, *, sqlite: bool) -> _Part:

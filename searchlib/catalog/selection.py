@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _IMAGE, _FILE = table(Image), table(File)
 _ALL = select(_FILE.c.image_id.label("id")).where(_FILE.c.state == "present").distinct()
+# So many parts of a condition are asked whether they are rare.
+_LOOKS = 4
 _IS_PRESENT = exists().where(_FILE.c.image_id == _IMAGE.c.id, _FILE.c.state == "present")
 
 
@@ -51,6 +53,25 @@ class Selection:
                 here = query.where(_IMAGE.c.id.in_(some))
                 found.update(id for (id,) in connection.execute(here).all())
         return found
+
+    def is_rare(self, condition: Condition, most: int) -> bool:
+        """Whether no more than `most` images meet a condition, as far as an index tells quickly.
+
+        False says nothing.
+        """
+        from searchlib.catalog.conditions import And
+        from searchlib.catalog.conditions_sql import require_answerable, rows_of_index
+
+        require_answerable(condition)
+        parts = condition.parts if isinstance(condition, And) else (condition,)
+        with self._database.reading() as connection:
+            for part in parts[:_LOOKS]:
+                rows = rows_of_index(part, sqlite=self._database.is_sqlite)
+                if rows is not None:
+                    some = select(func.count()).select_from(rows.limit(most + 1).subquery())
+                    if connection.execute(some).scalar_one() <= most:
+                        return True
+        return False
 
     def page(
         self,

@@ -3,7 +3,8 @@
 There are two ways. Either the nearest of all images are looked at, and those that do not meet the
 condition dropped: that is cheap where enough of them do. Or all images that meet it are read from
 the catalog, and only these are searched: that is cheap where they are few, or known already. The
-first is tried first, and what the second reads is kept for as long as nobody changes the catalog.
+first is tried first unless they are known to be few, and what the second reads is kept for as long
+as nobody changes the catalog.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from searchlib.catalog.conditions import Condition
     from searchlib.search.served_index import ServedIndex
 
+# So few images are read at once, where an index knows that they are so few.
+_FEW = 256
 # How many of the nearest are looked at first, and at most, before all that meet a condition are
 # read. To look up 400 in the catalog takes about as long as to search a hundred thousand vectors.
 _LOOK_FIRST = 200
@@ -62,6 +65,7 @@ class Filter:
         self._lock = threading.Lock()
         self._version: Hashable = None
         self._subsets: OrderedDict[Condition, Subset] = OrderedDict()
+        self._common: set[Condition] = set()
 
     def nearest(
         self,
@@ -87,9 +91,11 @@ class Filter:
         version = self._catalog.selection.version()
         subset = self._known(where, version)
         if subset is None:
-            found = self._among_the_nearest(vector, index, count, where, exact)
-            if found is not None:
-                return found
+            if where in self._common or not self._catalog.selection.is_rare(where, _FEW):
+                found = self._among_the_nearest(vector, index, count, where, exact)
+                if found is not None:
+                    self._note_common(where, version)
+                    return found
             subset = Subset.of(self._catalog.selection.ids(where))
             self._keep(where, subset, version)
         return _search(index, vector, count, subset, exact)
@@ -123,11 +129,18 @@ class Filter:
         with self._lock:
             if version != self._version:
                 self._subsets.clear()
+                self._common.clear()
                 self._version = version
             subset = self._subsets.get(where)
             if subset is not None:
                 self._subsets.move_to_end(where)
             return subset
+
+    def _note_common(self, where: Condition, version: Hashable) -> None:
+        """Remember that the first way was good for a condition, and need not be chosen again."""
+        with self._lock:
+            if version == self._version and len(self._common) < _KEPT:
+                self._common.add(where)
 
     def _keep(self, where: Condition, subset: Subset, version: Hashable) -> None:
         """Keep a subset that was read after the version was asked for."""

@@ -379,6 +379,8 @@ def test_a_condition_means_the_same_as_in_plain_python(
         assert found.dtype == np.int64
         assert selection.among([*ids, 10**9], condition) == set(expected), condition
         assert selection.count(condition) == len(expected)
+        for most in (0, 1, 3):
+            assert len(expected) <= most or not selection.is_rare(condition, most), condition
         assert selection.page(condition, limit=limit) == expected[::-1][:limit]
         middle = len(pictures) // 2
         assert selection.page(condition, after=middle, limit=9, newest_first=False) == [
@@ -512,7 +514,10 @@ def test_no_place_that_is_near_is_out_of_bounds(
     )
     east = (longitude + math.degrees(turn) + 180) % 360 - 180
     to_north = math.degrees(there)
-    assert abs(earth.metres(latitude, longitude, to_north, east) - metres_ * part) < 5
+    # Beyond the place that is farthest away one comes nearer again.
+    half = math.pi * earth.RADIUS
+    away = half - abs(half - metres_ * part)
+    assert abs(earth.metres(latitude, longitude, to_north, east) - away) < 5
     assert bounds.south <= to_north <= bounds.north
     if bounds.west <= bounds.east:
         assert bounds.west <= east <= bounds.east
@@ -695,3 +700,16 @@ def test_few_files_below_a_folder_are_found_through_the_index(catalog: Catalog) 
 )
 def test_a_moment_is_as_short_as_it_can_be(moment: str, short: str) -> None:
     assert shortest(moment) == short
+
+
+def test_an_index_knows_which_conditions_are_rare(shared_catalog: Catalog) -> None:
+    catalog = emptied(shared_catalog)
+    fill(catalog, [picture(path) for path in PHOTOS])
+    rare = catalog.selection.is_rare
+    assert rare(Tagged("nobody has this"), 0)
+    assert rare(And((Range("width", 1, None), Below("/nowhere"))), 0)
+    assert rare(Below("/photos"), len(PHOTOS))
+    assert not rare(Below("/photos"), 0)
+    # What no index tells is not said to be rare.
+    assert not rare(Not(Tagged("nobody has this")), 10**6)
+    assert not rare(Or((Tagged("nobody has this"), And(()))), 10**6)
