@@ -188,6 +188,7 @@ def _export(path: Path) -> None:
     from torch import nn
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+    # Torch is not followed by the type checker.
     class Vectors(nn.Module):  # type: ignore[misc]
         def __init__(self, tower: nn.Module) -> None:
             super().__init__()

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent
 if str(FOLDER.parent) not in sys.path:
     sys.path.insert(0, str(FOLDER.parent))
 
+# Found where the lines above say, and nowhere before.
 from docs.http_reference import http_reference  # noqa: E402
 from docs.python_reference import python_reference  # noqa: E402
 

@@ -133,9 +133,9 @@ def home_of(module: str, name: str) -> str | None:
 def _defines(node: ast.stmt, name: str) -> bool:
     if isinstance(node, ast.ClassDef):
         return node.name == name
-    target = node.target if isinstance(node, ast.AnnAssign) else None
+    target: ast.expr | None = node.target if isinstance(node, ast.AnnAssign) else None
     if isinstance(node, ast.Assign):
-        target = node.targets[0]  # type: ignore[assignment]
+        target = node.targets[0]
     return isinstance(target, ast.Name) and target.id == name
 
 
@@ -193,8 +193,8 @@ def members(cls: type) -> list[Member]:
         for name, value in vars(base).items():
             if name.startswith("_") or name in found:
                 continue
-            if isinstance(value, property):
-                found[name] = Member(name, base, value.fget, "property")  # type: ignore[arg-type]
+            if isinstance(value, property) and value.fget is not None:
+                found[name] = Member(name, base, value.fget, "property")
             elif isinstance(value, functools.cached_property):
                 found[name] = Member(name, base, value.func, "property")
             elif isinstance(value, classmethod | staticmethod):

@@ -290,8 +290,9 @@ class Asking:
         return None if parts is None else parts[1].backgrounds.pairs()
 
     def _ids(self, images: ImageName | Sequence[ImageName]) -> list[int]:
-        one = isinstance(images, (int, str, os.PathLike))
-        names: Sequence[ImageName] = [images] if one else images  # type: ignore[list-item,assignment]
+        if isinstance(images, (int, str, os.PathLike)):
+            images = [images]
+        names: Sequence[ImageName] = images
         paths = {
             name: ingest.absolute(name) for name in names if not isinstance(name, (int, np.integer))
         }

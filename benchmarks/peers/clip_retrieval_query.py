@@ -20,6 +20,7 @@ package = types.ModuleType("clip_retrieval")
 package.__path__ = [f"{sysconfig.get_path('purelib')}/clip_retrieval"]
 sys.modules["clip_retrieval"] = package
 
+# After the lines above, without which the package would want torch; it may not be installed here.
 import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 from clip_retrieval import clip_back  # type: ignore[import-not-found]  # noqa: E402

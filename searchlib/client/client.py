@@ -133,6 +133,7 @@ class Client:
             ServerError: the server refused; its `code` says why.
             ServerUnreachableError: there is no answer.
         """
+        conditions: str | Condition | None
         if isinstance(query, Question):
             question, conditions = query, query.where
         else:
@@ -148,7 +149,7 @@ class Client:
                 collapse=collapse,
                 exact=exact,
             )
-            conditions = where  # type: ignore[assignment]
+            conditions = where
         sent = self._sent(question, in_words(conditions))
         found = self._search(sent)
         # A server gives so many at once.

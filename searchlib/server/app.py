@@ -92,6 +92,7 @@ def _describe(app: FastAPI, *, with_token: bool) -> None:
             app.openapi_schema = schema
         return app.openapi_schema
 
+    # As FastAPI's documentation has it.
     app.openapi = openapi  # type: ignore[method-assign]
 
 

@@ -49,6 +49,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head, or send the caller away."""
         lingering = _Lingering(cast("asyncio.Transport", transport), self)
+        # It has what uvicorn uses of a transport, and not all of one.
         super().connection_made(lingering)  # type: ignore[arg-type]
         open_ones = len(self.connections)
         if open_ones > 2 * self.settings.connections:

@@ -108,6 +108,7 @@ class _Server(uvicorn.Server):
         self._stop = stop
         self._on_ready = on_ready
 
+    # Uvicorn's own is a generator's context manager, and a with block takes either.
     def capture_signals(self) -> _NoSignals:  # type: ignore[override]
         return _NoSignals()
 

@@ -141,8 +141,9 @@ def _moment(found: re.Match[str]) -> datetime:
     parts = [
         int(found[group] or least) for group, least in zip(range(1, 7), "111000", strict=False)
     ]
+    year, month, day, hour, minute, second = parts
     part = int((found[7] or "").ljust(6, "0"))
-    return datetime(*parts, part, tzinfo=_zone(found[8]))  # type: ignore[misc, arg-type]
+    return datetime(year, month, day, hour, minute, second, part, tzinfo=_zone(found[8]))
 
 
 def _zone(text: str | None) -> timezone | None:
