@@ -330,13 +330,12 @@ class Asking:
                     max_pixels=self._max_query_pixels,
                     policy=self._fetch_policy,
                 )
-                thumbnails = self.folder / THUMBNAILS
                 answerer = Answerer(
                     self._catalog,
                     now.model,
                     now.index,
                     embedder,
-                    thumbnails=thumbnails if thumbnails.is_dir() else None,
+                    thumbnails=self.folder / THUMBNAILS,
                 )
                 self._answering = now, answerer, embedder
             return self._answering

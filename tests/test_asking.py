@@ -156,7 +156,6 @@ def test_thumbnails_are_named_where_the_library_keeps_them(
     with searchlib.open_library(library_folder, encoder=encoder) as library:
         library.add(photos / "cat.jpg")
         assert library.search(photos / "cat.jpg")[0].thumbnail is None
-    with searchlib.open_library(library_folder, encoder=encoder) as library:
         library.add(photos, thumbnails=True)
         thumbnail = library.search(photos / "rocket.jpg")[0].thumbnail
         assert thumbnail is not None

@@ -55,7 +55,7 @@ class Answerer:
         model: in use.
         index: of its vectors.
         embedder: makes vectors of terms.
-        thumbnails: their folder; None where the library keeps none.
+        thumbnails: their folder, which need not be there; None for none.
     """
 
     def __init__(
