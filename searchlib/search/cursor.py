@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from hashlib import blake2b
 
 import numpy as np
@@ -65,11 +65,28 @@ def decode_cursor(text: str, *, asked: str) -> Cursor:
 
 
 def fingerprint(vector: NDArray[np.float32], *parts: object) -> str:
-    """What tells one question from another: its vector, and the `repr` of what else counts."""
+    """What tells one question from another, in every process: its vector, and what else counts.
+
+    Args:
+        vector: float32 [dimension].
+        parts: dataclasses, tuples, sets and what has a `repr` of its value.
+    """
     state = blake2b(vector.tobytes(), digest_size=9)
     for part in parts:
-        state.update(repr(part).encode("utf-8", "surrogatepass") + b"\0")
+        state.update(_written(part).encode("utf-8", "surrogatepass") + b"\0")
     return base64.urlsafe_b64encode(state.digest()).decode()
+
+
+def _written(value: object) -> str:
+    """A value as a text, with sets in order: a `repr` has theirs as the process happens to."""
+    if isinstance(value, frozenset):
+        return repr(sorted(value))
+    if isinstance(value, tuple):
+        return f"({','.join(map(_written, value))})"
+    if is_dataclass(value):
+        parts = [_written(getattr(value, each.name)) for each in fields(value)]
+        return f"{type(value).__name__}({','.join(parts)})"
+    return repr(value)
 
 
 def _read(text: str) -> Cursor | None:

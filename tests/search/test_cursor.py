@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -46,3 +49,24 @@ def test_a_cursor_of_another_question_is_refused() -> None:
         decode_cursor(cursor, asked=fingerprint(VECTOR, "taken:2023"))
     with pytest.raises(CursorError, match="another question"):
         decode_cursor(cursor, asked=fingerprint(-VECTOR, "taken:2024"))
+
+
+def test_a_question_is_the_same_in_every_process() -> None:
+    program = (
+        "import numpy as np\n"
+        "from searchlib.catalog.conditions import And, Format, Not, Tagged\n"
+        "from searchlib.search.cursor import fingerprint\n"
+        "names = frozenset({'JPEG', 'PNG', 'WEBP', 'HEIF', 'RAW', 'GIF'})\n"
+        "where = And((Not(Format(names)), Tagged('a')))\n"
+        "print(fingerprint(np.eye(4, dtype=np.float32)[0], where))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+        for seed in "1234"
+    }
+    assert len(found) == 1
