@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -143,16 +144,22 @@ class Postgresql(Backend):
     def _mark_folder(self) -> None:
         """Write into the folder which database it belongs to, or refuse one of another."""
         marker = self.folder / MARKER
-        if marker.exists():
-            found = marker.read_text(encoding="utf-8").strip()
-            if found != self.place:
-                raise LibraryError(
-                    f"{self.folder}: this folder belongs to the catalog in {found}, not to "
-                    f"{self.place}; name another folder with --library, or remove {marker} if the "
-                    "database was moved"
-                )
-        elif self.writable:
-            marker.write_text(self.place + "\n", encoding="utf-8")
+        # One that is empty was left behind by a process that was killed.
+        if self.writable and not (marker.exists() and marker.read_bytes().strip()):
+            # It appears whole, for others may open the library at this moment.
+            temporary = marker.with_name(f"{MARKER}.{secrets.token_hex(4)}.tmp")
+            try:
+                temporary.write_text(self.place + "\n", encoding="utf-8")
+                temporary.replace(marker)
+            finally:
+                temporary.unlink(missing_ok=True)
+        found = marker.read_text(encoding="utf-8").strip() if marker.exists() else ""
+        if found not in ("", self.place):
+            raise LibraryError(
+                f"{self.folder}: this folder belongs to the catalog in {found}, not to "
+                f"{self.place}; name another folder with --library, or remove {marker} if the "
+                "database was moved"
+            )
 
     def revision(self, connection: Connection) -> str | None:
         there = "SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version')"

@@ -392,6 +392,17 @@ def test_a_folder_is_of_one_catalog_only(
     Catalog(place.folder, create=True, url=other).close()
 
 
+def test_a_folder_that_was_marked_by_half_is_marked_again(place: Place) -> None:
+    place.open().close()
+    marker = place.folder / "catalog.url"
+    whole = marker.read_text(encoding="utf-8")
+    assert whole.startswith("postgresql://")
+    marker.write_text("", encoding="utf-8")
+    place.open().close()
+    assert marker.read_text(encoding="utf-8") == whole
+    assert [path.name for path in place.folder.glob("catalog.url*")] == ["catalog.url"]
+
+
 # -- servers that cannot be used -----------------------------------------------------------------
 
 
